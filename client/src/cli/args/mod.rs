@@ -1,0 +1,261 @@
+//! What may be asked on the command line. Only shapes: what the words mean is in the file of each command.
+
+mod play;
+mod request;
+mod stats;
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use pointsman_client::v1;
+
+pub(crate) use self::play::PlayArgs;
+pub(crate) use self::request::{DecideArgs, ReportArgs, RequestArgs, RouteArgs};
+pub(crate) use self::stats::{DeleteArgs, ExportArgs, FilterArgs, ListArgs, StatsArgs, TracesCommand};
+use super::{exit, parse};
+
+/// Asks a Pointsman daemon: which model should answer, what is the answer, was it right, what was learned.
+#[derive(Debug, Parser)]
+#[command(name = "pointsman", version, after_help = exit::HELP, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Address of the daemon, host:port.
+    #[arg(long, global = true, env = "POINTSMAN_ADDRESS", default_value = "127.0.0.1:7001")]
+    pub(crate) address: String,
+    /// Print JSON instead of tables: one object, or one object a line for streams.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Time for each call, its gRPC deadline: 1500ms, 30s, 5m.
+    #[arg(long, global = true, value_parser = parse::duration, default_value = "60s", value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+    /// Time to go on trying to reach the daemon.
+    #[arg(long, global = true, value_parser = parse::duration, default_value = "3s", value_name = "DURATION")]
+    pub(crate) connect_within: Duration,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask: the daemon chooses models, calls them and merges their answers.
+    Route(RouteArgs),
+    /// Choose only: you call the models and `report`.
+    Decide(DecideArgs),
+    /// Report what a `decide` caller saw.
+    Report(ReportArgs),
+    /// Say whether an answer was right.
+    Feedback(FeedbackArgs),
+    /// Play a recorded workload through the daemon, judge, feed back, and show what it learned.
+    Play(PlayArgs),
+    /// Statistics of the models.
+    Stats(StatsArgs),
+    /// List, show, export or delete traces.
+    Traces {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TracesCommand,
+    },
+    /// Where the daemon keeps its state, and how large it is.
+    Store,
+    /// List and change the models.
+    Models {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: ModelsCommand,
+    },
+    /// List and show the policies.
+    Policies {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: PoliciesCommand,
+    },
+    /// The daemon-wide budget and what is left of it.
+    Budget,
+    /// Begin the graceful end of the daemon.
+    Drain {
+        /// The most time for requests under way. Default: the daemon's configured time.
+        #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
+        grace: Option<Duration>,
+    },
+    /// Whether the daemon serves; exit code 69 when it does not.
+    Health {
+        /// Name of one of its services, for instance pointsman.v1.RouterService. Default: the whole daemon.
+        #[arg(long, default_value = "")]
+        service: String,
+    },
+    /// Print a completion script.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Arguments of `feedback`.
+#[derive(Debug, Args)]
+pub(crate) struct FeedbackArgs {
+    /// Id of the decision.
+    #[arg(required_unless_present = "lines", conflicts_with = "lines")]
+    pub(crate) decision: Option<String>,
+    /// The judgement.
+    #[command(flatten)]
+    pub(crate) verdict: VerdictArgs,
+    /// Judge this model instead of the merged answer.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Who judges; each source has its own feedback.
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// A remark for people.
+    #[arg(long)]
+    pub(crate) comment: Option<String>,
+    /// Many at once: JSON Lines of `pointsman.v1.Feedback`, for instance {"decisionId": "…", "correct": true}; - is
+    /// stdin, .gz is unpacked.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "source", "comment", "verdict"])]
+    pub(crate) lines: Option<String>,
+}
+
+/// The judgement: exactly one.
+#[derive(Debug, Args)]
+#[group(id = "verdict", required = false, multiple = false)]
+pub(crate) struct VerdictArgs {
+    /// The answer is right.
+    #[arg(long)]
+    pub(crate) right: bool,
+    /// The answer is wrong.
+    #[arg(long)]
+    pub(crate) wrong: bool,
+    /// How right it is, 0 to 1.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) score: Option<f64>,
+    /// The right answer (or @FILE, or -); the daemon compares.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) expected: Option<String>,
+}
+
+/// What to do with the models.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Every model with its card and state.
+    List,
+    /// Add a model, enabled.
+    Register(RegisterArgs),
+    /// Let a model be chosen again.
+    Enable {
+        /// Its name.
+        name: String,
+    },
+    /// Keep a model from being chosen; what is known of it stays.
+    Disable {
+        /// Its name.
+        name: String,
+    },
+    /// Take a model out; calls under way end normally.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Arguments of `models register`.
+#[derive(Debug, Args)]
+pub(crate) struct RegisterArgs {
+    /// Name, unique in the daemon.
+    pub(crate) name: String,
+    /// Name of the configured backend that calls it.
+    #[arg(long)]
+    pub(crate) backend: String,
+    /// The provider's own id of the model. Default: its name.
+    #[arg(long)]
+    pub(crate) upstream: Option<String>,
+    /// It costs nothing. Some price is needed: an unknown one is refused.
+    #[arg(long, conflicts_with_all = ["input_usd_per_million_tokens", "output_usd_per_million_tokens", "usd_per_call"])]
+    pub(crate) free: bool,
+    /// Price of a million input tokens, in US dollars, for instance 0.15.
+    #[arg(long, value_parser = parse::usd_nanos, value_name = "USD")]
+    pub(crate) input_usd_per_million_tokens: Option<i64>,
+    /// Price of a million output tokens, in US dollars.
+    #[arg(long, value_parser = parse::usd_nanos, value_name = "USD")]
+    pub(crate) output_usd_per_million_tokens: Option<i64>,
+    /// Price of a call as such, in US dollars.
+    #[arg(long, value_parser = parse::usd_nanos, value_name = "USD")]
+    pub(crate) usd_per_call: Option<i64>,
+    /// The most that a call costs, in US dollars, where the backend itself reports each call's cost.
+    #[arg(long, value_parser = parse::usd_nanos, value_name = "USD")]
+    pub(crate) metered_max_usd_per_call: Option<i64>,
+    /// Input and output that fit it together, in tokens. Default: the daemon's.
+    #[arg(long, value_name = "N")]
+    pub(crate) context_tokens_max: Option<u32>,
+    /// Cap on the output of a call, in tokens. Default: the daemon's.
+    #[arg(long, value_name = "N")]
+    pub(crate) output_tokens_max: Option<u32>,
+    /// Time after which a call of it is given up. Default: the daemon's.
+    #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
+    pub(crate) call_timeout: Option<Duration>,
+    /// Models of one family err alike, for instance llama-3.
+    #[arg(long)]
+    pub(crate) family: Option<String>,
+}
+
+/// What to do with the policies.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoliciesCommand {
+    /// Every policy, newest first.
+    List,
+    /// One policy.
+    Show {
+        /// Its version. Default: the running one.
+        version: Option<String>,
+    },
+}
+
+/// How an answer is read, compared and merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// A short answer out of few.
+    Label,
+    /// A number.
+    Number,
+    /// A JSON document.
+    Json,
+    /// Free text.
+    Text,
+}
+
+impl Kind {
+    /// The kind on the wire.
+    pub(crate) fn wire(self) -> v1::AnswerKind {
+        match self {
+            Self::Label => v1::AnswerKind::Label,
+            Self::Number => v1::AnswerKind::Number,
+            Self::Json => v1::AnswerKind::Json,
+            Self::Text => v1::AnswerKind::Text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_shape_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn one_verdict_only() {
+        let check = |line: &str, fits: bool| {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).is_ok(), fits, "{line}");
+        };
+        check("pointsman feedback d-1 --right", true);
+        check("pointsman feedback d-1 --right --wrong", false);
+        check("pointsman feedback --right", false);
+        check("pointsman feedback --lines - --right", false);
+        check("pointsman feedback --lines -", true);
+        check("pointsman feedback d-1 --score 0.5 --model m --json", true);
+    }
+}

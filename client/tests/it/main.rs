@@ -1,0 +1,8 @@
+//! Client and program against a small daemon of their own: real gRPC over a real socket, no models, no learning.
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod library;
+#[cfg(test)]
+mod program;

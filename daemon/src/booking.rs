@@ -1,0 +1,63 @@
+//! Booking: what committed traces and reports come to is written into the ledger, each exactly once.
+//!
+//! The ledger keeps the sequence up to which it has booked, in the same transaction as the sums. So a
+//! booking that is repeated changes nothing, and a restart books what the last run had no time for.
+//! A trace is never booked before it is committed.
+
+use pointsman_router::clock::Timestamp;
+use pointsman_router::hold::Bill;
+use pointsman_router::money::NanoUsd;
+
+use crate::store::StoreError;
+use crate::store::ledger::{BookOutcome, Booking, LedgerStore, Spend, Spends};
+use crate::store::traces::{Committed, TraceStore};
+use crate::wire::report::ReportEnd;
+
+/// Rows that are read at once when the ledger has fallen behind.
+const BATCH: usize = 2_048;
+
+/// Books what the trace store has and the ledger has not; to be called before the budget is opened.
+/// Returns the sequence up to which everything is booked now.
+///
+/// # Errors
+/// What a store met; what was booked stays booked.
+pub async fn catch_up(budget: &str, traces: &TraceStore, ledger: &LedgerStore) -> Result<u64, StoreError> {
+    let mut mark = ledger.booked_through().await?;
+    loop {
+        let rows = traces.scan(mark, BATCH).await?;
+        let Some(last) = rows.last().map(Committed::seq) else { return Ok(mark) };
+        mark = book(budget, ledger, (mark, last), &rows).await?;
+    }
+}
+
+/// Books rows that follow `after` without a gap up to `through`. Returns the ledger's mark, which is
+/// another where somebody booked in between.
+///
+/// # Errors
+/// What the store met; nothing was booked.
+pub async fn book(
+    budget: &str,
+    ledger: &LedgerStore,
+    (after, through): (u64, u64),
+    rows: &[Committed],
+) -> Result<u64, StoreError> {
+    let mut spends = Spends::default();
+    rows.iter().filter_map(spend).for_each(|spend| spends.add(spend));
+    match ledger.book(budget, Booking { after, through, spends }).await? {
+        BookOutcome::Booked => Ok(through),
+        BookOutcome::MarkIs(mark) => Ok(mark),
+    }
+}
+
+/// What a row adds to its window; `None` where it adds nothing.
+fn spend(row: &Committed) -> Option<(Timestamp, Spend)> {
+    match row {
+        Committed::Trace { trace, .. } => Spend::of_trace(trace),
+        Committed::Report(report) if report.model.is_none() => {
+            // A row that cannot be read keeps its whole hold as unknown: that is never too little.
+            let end = ReportEnd::from_bytes(report.decision, &report.body).ok()?;
+            Some(Spend::of_report(&end.hold?, Bill { settled: end.cost, unknown: NanoUsd::ZERO }))
+        }
+        Committed::Report(_) => None,
+    }
+}

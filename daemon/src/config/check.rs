@@ -1,0 +1,160 @@
+//! Makes a checked [`Config`] of the layered tables and reports every fault on the way.
+//!
+//! A key that is at fault counts as absent, so the rest can still be looked at; the configuration
+//! that comes out beside faults must not be used.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use pointsman_router::ids::{ModelName, TaskType};
+use pointsman_router::money::NanoUsd;
+use pointsman_router::settings::{CALLS_LIMIT, Settings};
+
+use super::check_models;
+use super::checked::{Budget, Config, PolicyChoice, PolicyConfig, Server, Store};
+use super::fault::{FaultKind, Faults};
+use super::layers::{Environment, Layered};
+use super::section::{self, Section};
+use super::window::Window;
+
+const MIB: u64 = 1 << 20;
+
+/// Checks all sections.
+pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
+    let faults = &layered.faults;
+    let mut root = Section::root(&layered.table, faults);
+    let mut settings = Settings::default();
+    let server = server(root.table("server"), &layered.folder, &mut settings);
+    let policy = policy(root.table("policy"), faults, &mut settings);
+    let budget = budget(root.table("budget"));
+    let store = store(root.table("store"), &mut settings);
+    let backends = check_models::backends(root.tables("backend"), &layered.folder, environment);
+    let models = check_models::models(root.tables("model"), &backends);
+    root.end();
+    Config { server, policy, settings, budget, store, backends: backends.known, models }
+}
+
+/// Reports rules that name models which nobody registers. Called once the models are known that
+/// recorded and simulated backends bring.
+pub fn check_rules(policy: &PolicyConfig, known: &BTreeSet<ModelName>, faults: &Faults) {
+    let rules = policy.rules.iter().map(|(task, models)| (format!("policy.rules.{task}"), models));
+    for (path, models) in rules.chain([("policy.default".to_owned(), &policy.default)]) {
+        for model in models.iter().filter(|model| !known.contains(*model)) {
+            faults.add(path.clone(), FaultKind::NoSuch { what: "model", name: model.to_string() });
+        }
+    }
+}
+
+/// A path of the file: relative ones are relative to the file.
+pub(super) fn resolved(folder: &Path, text: &str) -> PathBuf {
+    folder.join(text)
+}
+
+fn server(mut section: Section<'_>, folder: &Path, settings: &mut Settings) -> Server {
+    const SECOND: Duration = Duration::from_secs(1);
+    let message_bytes_max = section.whole("message_bytes_max", 64 << 10, 64 * MIB).unwrap_or(4 * MIB);
+    let prompt_bytes_max = section.whole("prompt_bytes_max", 1, message_bytes_max);
+    let prompt_bytes_max = prompt_bytes_max.unwrap_or(message_bytes_max.min(settings.prompt_bytes_max as u64));
+    settings.prompt_bytes_max = usize::try_from(prompt_bytes_max).unwrap_or(usize::MAX);
+    let state_dir = section.text("state_dir").unwrap_or_else(|| "pointsman-state".to_owned());
+    if state_dir.is_empty() {
+        section.fault("state_dir", FaultKind::Empty { wanted: "a folder" });
+    }
+    let server = Server {
+        listen: listen(&mut section),
+        reflection: section.flag("reflection").unwrap_or(true),
+        state_dir: resolved(folder, &state_dir),
+        message_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
+        drain_timeout: section.span("drain_timeout", Duration::ZERO, 3_600 * SECOND).unwrap_or(30 * SECOND),
+    };
+    section.end();
+    server
+}
+
+fn listen(section: &mut Section<'_>) -> SocketAddr {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 7001));
+    let Some(text) = section.text("listen") else { return default };
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => return address,
+        Ok(_) => {
+            let wanted = "a loopback address such as 127.0.0.1:7001, since callers are not told apart by keys yet";
+            section.fault("listen", FaultKind::OutOfRange { wanted: wanted.to_owned() });
+        }
+        Err(_) => {
+            let found = format!("\"{}\"", text.escape_debug());
+            section.fault("listen", FaultKind::WrongForm { wanted: "ADDRESS:PORT such as 127.0.0.1:7001", found });
+        }
+    }
+    default
+}
+
+fn policy(mut section: Section<'_>, faults: &Faults, settings: &mut Settings) -> PolicyConfig {
+    const CALLS_WANTED: &str = "how many models to call at most, from 1 to 8";
+    let kinds = [("rules", PolicyChoice::Rules), ("bandit", PolicyChoice::Bandit)];
+    let kind = section.word("kind", &kinds);
+    if let Some(micros) = section.whole("answer_value_usd_micros", 0, 1_000_000_000_000) {
+        // Zero: no value was set on an answer, quality alone counts.
+        let value = i64::try_from(micros).ok().and_then(NanoUsd::from_micros);
+        settings.answer_value = value.filter(|value| *value > NanoUsd::ZERO);
+    }
+    if let Some(attempts) = section.count("attempts_max", 1, 5) {
+        settings.attempts_max = attempts;
+    }
+    if let Some(calls) = section.count("calls_max_default", 1, CALLS_LIMIT) {
+        settings.calls_max_default = calls;
+    }
+    let calls = section.entries("calls_max", CALLS_WANTED, |value| {
+        value.as_integer().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=CALLS_LIMIT).contains(n))
+    });
+    settings.calls_max_by_task.extend(calls.into_iter().map(|(task, n)| (TaskType::from(task), n)));
+    let rules: BTreeMap<TaskType, Vec<ModelName>> = section
+        .entries("rules", section::NAMES_WANTED, section::read_names)
+        .into_iter()
+        .map(|(task, names)| {
+            section::check_names(faults, &section.at(&format!("rules.{task}")), &names);
+            (TaskType::from(task), names.into_iter().map(ModelName::from).collect())
+        })
+        .collect();
+    let default: Vec<ModelName> =
+        section.names("default").unwrap_or_default().into_iter().map(ModelName::from).collect();
+    if kind == Some(PolicyChoice::Rules) && rules.is_empty() && default.is_empty() && !section.has("default") {
+        section.fault("rules", FaultKind::Empty { wanted: "models for a task type, or policy.default" });
+    }
+    section.end();
+    PolicyConfig { kind: kind.unwrap_or(PolicyChoice::Bandit), rules, default }
+}
+
+fn budget(mut section: Section<'_>) -> Option<Budget> {
+    if !section.is_present() {
+        return None;
+    }
+    for (key, wanted) in [("amount_usd", "what may be spent per window"), ("window", "how long the window is")] {
+        if !section.has(key) {
+            section.missing(key, wanted);
+        }
+    }
+    let name = section.name("name").unwrap_or_else(|| "global".to_owned());
+    let amount = section.usd("amount_usd");
+    let window = section.word("window", &Window::WORDS);
+    let zone_name = section.text("time_zone").unwrap_or_else(|| "UTC".to_owned());
+    let time_zone = TimeZone::get(&zone_name).unwrap_or_else(|_| {
+        let wanted = "an IANA time zone such as Europe/Berlin".to_owned();
+        section.fault("time_zone", FaultKind::OutOfRange { wanted });
+        TimeZone::UTC
+    });
+    section.end();
+    Some(Budget { name, amount: amount?, window: window?, time_zone })
+}
+
+fn store(mut section: Section<'_>, settings: &mut Settings) -> Store {
+    settings.store_content = section.flag("store_content").unwrap_or(false);
+    let store = Store {
+        keep_days: section.count("keep_days", 1, 36_500).unwrap_or(30),
+        keep_bytes: section.whole("keep_bytes", MIB, 1 << 50).unwrap_or(4 << 30),
+    };
+    section.end();
+    store
+}

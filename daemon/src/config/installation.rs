@@ -1,0 +1,106 @@
+//! The installation's secret: 64 random bits, made once, kept in the state folder.
+//!
+//! It permutes feature buckets and keys the hashes of answers, so a stolen store tells no text. It
+//! must stay the same as long as the stores do: another secret makes old traces useless, so a file
+//! that cannot be read is an error and never replaced. Two daemons that start at once on one folder
+//! get the same secret, since the file appears whole or not at all.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "secret";
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallationError {
+    /// The state folder or the file in it cannot be written or read.
+    #[error("{} cannot be used: {source}; give a folder that the daemon may write", path.display())]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file does not hold a secret.
+    #[error("{} does not hold 16 hexadecimal digits; restore it from a backup, or remove the whole state folder", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system gave no random bits.
+    #[error("the system gave no random bits: {0}")]
+    NoChance(getrandom::Error),
+}
+
+/// Makes the state folder (for its owner alone) where there is none, and reads the secret in it, or
+/// makes one.
+///
+/// # Errors
+/// [`InstallationError`]; an existing file is never replaced.
+pub fn secret(state_dir: &Path) -> Result<u64, InstallationError> {
+    let io_at = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| InstallationError::Io { path, source }
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(io_at(state_dir))?;
+    let path = state_dir.join(FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => return parse(&text).ok_or(InstallationError::Damaged { path }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io_at(&path)(error)),
+    }
+    let fresh = getrandom::u64().map_err(InstallationError::NoChance)?;
+    // Written beside and then linked into place: the link fails when another daemon was faster.
+    let beside = state_dir.join(format!("{FILE}.{}", std::process::id()));
+    let written = write(&beside, fresh).and_then(|()| match fs::hard_link(&beside, &path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => fs::File::open(state_dir)?.sync_all(),
+    });
+    let removed = fs::remove_file(&beside);
+    written.and(removed).map_err(io_at(&path))?;
+    let text = fs::read_to_string(&path).map_err(io_at(&path))?;
+    parse(&text).ok_or(InstallationError::Damaged { path })
+}
+
+fn write(path: &Path, secret: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    writeln!(file, "{secret:016x}")?;
+    file.sync_all()
+}
+
+fn parse(text: &str) -> Option<u64> {
+    let digits = text.trim_end();
+    let plain = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    plain.then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn it_is_made_once_for_the_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("deep/state");
+        let first = secret(&state).unwrap();
+        assert_eq!(secret(&state).unwrap(), first);
+        assert_ne!(secret(folder.path()).unwrap(), first);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&state), mode(&state.join(FILE))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        for bad in ["", "12", "+123456789abcdef", "0123456789abcdef0"] {
+            fs::write(folder.path().join(FILE), bad).unwrap();
+            assert!(matches!(secret(folder.path()), Err(InstallationError::Damaged { .. })), "{bad}");
+            assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), bad);
+        }
+    }
+}

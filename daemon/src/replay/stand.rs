@@ -1,0 +1,96 @@
+//! The ports of a replay: everything in memory, nothing kept.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use pointsman_router::clock::{Seeds, Timestamp};
+use pointsman_router::forecast::Forecasts;
+use pointsman_router::hold::{Bill, Hold, HoldError, Ledger};
+use pointsman_router::ids::DecisionId;
+use pointsman_router::model::{Pool, PoolSource};
+use pointsman_router::money::NanoUsd;
+use pointsman_router::policy::{Policy, PolicySource, Snapshot};
+use pointsman_router::trace::{Trace, TraceSink, TracesFull};
+
+/// Grants everything: a replay has no budget.
+#[derive(Debug)]
+pub(super) struct NoBudget;
+
+impl Ledger for NoBudget {
+    fn left(&self, _: Timestamp) -> Option<NanoUsd> {
+        None
+    }
+
+    fn hold(&self, decision: DecisionId, amount: NanoUsd, now: Timestamp) -> BoxFuture<'_, Result<Hold, HoldError>> {
+        Box::pin(std::future::ready(Ok(Hold { decision, amount, window: now })))
+    }
+
+    fn settle(&self, _: &Hold, _: Bill) {}
+}
+
+/// Keeps nothing: the runner is given each trace as the reply.
+#[derive(Debug)]
+pub(super) struct NoTraces;
+
+impl TraceSink for NoTraces {
+    fn reserve(&self) -> Result<(), TracesFull> {
+        Ok(())
+    }
+
+    fn release(&self) {}
+
+    fn push(&self, _: Arc<Trace>) {}
+}
+
+/// The seeds of a run: a counter, scrambled so that runs do not share draws.
+#[derive(Debug)]
+pub(super) struct RunSeeds {
+    run: u64,
+    next: AtomicU64,
+}
+
+impl RunSeeds {
+    pub(super) fn new(run: u64) -> Self {
+        Self { run, next: AtomicU64::new(0) }
+    }
+}
+
+impl Seeds for RunSeeds {
+    fn next_seed(&self) -> u64 {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        self.run.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n.wrapping_mul(0xD134_2543_DE82_EF95))
+    }
+}
+
+/// The same models all along.
+#[derive(Debug)]
+pub(super) struct OnePool(pub(super) Arc<Pool>);
+
+impl PoolSource for OnePool {
+    fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// The policy as it stands after the last row.
+#[derive(Debug)]
+pub(super) struct LatestPolicy(Mutex<Arc<Snapshot>>);
+
+impl LatestPolicy {
+    pub(super) fn new(policy: Arc<dyn Policy>) -> Self {
+        Self(Mutex::new(Arc::new(Snapshot { policy, forecasts: Arc::new(Forecasts::default()) })))
+    }
+
+    /// Replaces the policy. What is replaced is dropped here, so that a learner whose last snapshot
+    /// was replaced by a stand-in owns its state alone and updates it in place.
+    pub(super) fn publish(&self, snapshot: Snapshot) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+}
+
+impl PolicySource for LatestPolicy {
+    fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,153 @@
+//! AdminService: models, the budget, the end.
+//!
+//! Every change is durable before it is acknowledged and holds from the next decision on; requests
+//! under way keep the models they began with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pointsman_proto::v1;
+use pointsman_proto::v1::admin_service_server::AdminService;
+use pointsman_router::check::{BadRequest, Problem};
+use pointsman_router::clock::Clock;
+use pointsman_router::ids::ModelName;
+use pointsman_router::money::NanoUsd;
+use tonic::{Request, Response, Status};
+
+use super::status::Refusal;
+use super::traffic::Traffic;
+use crate::config::Window;
+use crate::money::{BudgetLedger, BudgetStatus};
+use crate::registry::{Listed, Origin, Registry};
+use crate::wire::{self, timestamp};
+
+/// Changes the daemon at run time over gRPC.
+#[derive(Clone)]
+pub struct Administration {
+    /// The models.
+    pub registry: Arc<Registry>,
+    /// The budget.
+    pub budget: Arc<BudgetLedger>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The requests under way.
+    pub traffic: Traffic,
+}
+
+impl fmt::Debug for Administration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Administration").finish_non_exhaustive()
+    }
+}
+
+impl Administration {
+    fn listing(&self, listed: &Listed) -> v1::ModelListing {
+        let origin = match listed.origin {
+            Origin::Config => v1::ModelOrigin::Config,
+            Origin::Runtime => v1::ModelOrigin::Runtime,
+        };
+        wire::model::to_wire(&listed.model, origin, self.clock.now())
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Administration {
+    async fn list_models(
+        &self,
+        _: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let models = self.registry.list().iter().map(|listed| self.listing(listed)).collect();
+        Ok(Response::new(v1::ListModelsResponse { models }))
+    }
+
+    async fn register_model(
+        &self,
+        request: Request<v1::RegisterModelRequest>,
+    ) -> Result<Response<v1::RegisterModelResponse>, Status> {
+        let registration = wire::model::from_wire(request.into_inner().card).map_err(Refusal::from)?;
+        let listed = self.registry.register(registration).await.map_err(Refusal::from)?;
+        tracing::info!(model = %listed.model.name(), "model registered");
+        Ok(Response::new(v1::RegisterModelResponse { model: Some(self.listing(&listed)) }))
+    }
+
+    async fn enable_model(
+        &self,
+        request: Request<v1::EnableModelRequest>,
+    ) -> Result<Response<v1::EnableModelResponse>, Status> {
+        let listed = self.registry.enable(&name(request.into_inner().name)?).await.map_err(Refusal::from)?;
+        tracing::info!(model = %listed.model.name(), "model enabled");
+        Ok(Response::new(v1::EnableModelResponse { model: Some(self.listing(&listed)) }))
+    }
+
+    async fn disable_model(
+        &self,
+        request: Request<v1::DisableModelRequest>,
+    ) -> Result<Response<v1::DisableModelResponse>, Status> {
+        let listed = self.registry.disable(&name(request.into_inner().name)?).await.map_err(Refusal::from)?;
+        tracing::info!(model = %listed.model.name(), "model disabled");
+        Ok(Response::new(v1::DisableModelResponse { model: Some(self.listing(&listed)) }))
+    }
+
+    async fn remove_model(
+        &self,
+        request: Request<v1::RemoveModelRequest>,
+    ) -> Result<Response<v1::RemoveModelResponse>, Status> {
+        let name = name(request.into_inner().name)?;
+        self.registry.remove(&name).await.map_err(Refusal::from)?;
+        tracing::info!(model = %name, "model removed");
+        Ok(Response::new(v1::RemoveModelResponse {}))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        let grace = match request.into_inner().grace {
+            None => None,
+            Some(span) => Some(wire::duration(&span).ok_or_else(|| {
+                Refusal::from(BadRequest::of("grace", Problem::out_of_range("a span of zero or more")))
+            })?),
+        };
+        self.traffic.drain(grace);
+        let in_flight = u32::try_from(self.traffic.len()).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::DrainResponse { in_flight }))
+    }
+
+    async fn get_budget(
+        &self,
+        _: Request<v1::GetBudgetRequest>,
+    ) -> Result<Response<v1::GetBudgetResponse>, Status> {
+        Ok(Response::new(v1::GetBudgetResponse { budget: budget(self.budget.status(self.clock.now())) }))
+    }
+}
+
+fn name(name: String) -> Result<ModelName, Refusal> {
+    if name.is_empty() { Err(BadRequest::of("name", Problem::Missing).into()) } else { Ok(name.into()) }
+}
+
+/// The budget as the wire shows it; nothing where none is configured.
+fn budget(status: BudgetStatus) -> Option<v1::Budget> {
+    let (amount, left) = (status.amount?, status.left?);
+    let settled = status.spent.saturating_sub(status.unknown);
+    Some(v1::Budget {
+        name: status.name,
+        window: match status.window {
+            Window::Minute => v1::BudgetWindow::Minute,
+            Window::Hour => v1::BudgetWindow::Hour,
+            Window::Day => v1::BudgetWindow::Day,
+            Window::Week => v1::BudgetWindow::Week,
+            Window::Month => v1::BudgetWindow::Month,
+            Window::Total => v1::BudgetWindow::Total,
+        }
+        .into(),
+        amount_usd_micros: amount.micros_rounded_up(),
+        spent_usd_micros: settled.micros_rounded_up(),
+        held_usd_micros: status.held.micros_rounded_up(),
+        unknown_usd_micros: status.unknown.micros_rounded_up(),
+        left_usd_micros: rounded_down(left),
+        started_at: Some(timestamp(status.started_at)),
+        resets_at: status.resets_at.map(timestamp),
+    })
+}
+
+/// Micro-dollars towards less left.
+fn rounded_down(amount: NanoUsd) -> i64 {
+    amount.nanos().div_euclid(1_000)
+}

@@ -1,0 +1,20 @@
+//! The gRPC services, one file each, and what they share: errors on the wire, deadlines, the count of
+//! requests under way.
+//!
+//! A service holds only what it uses and decides nothing: it turns a message into the core's or a
+//! store's own types, calls, and turns the result back. Errors become a [`status::Refusal`] first and
+//! a status at the door, so every reason has one code.
+
+pub mod admin;
+pub mod deadline;
+pub(crate) mod decode;
+mod export;
+pub mod feedback;
+pub mod idempotency;
+pub mod policy;
+pub mod router;
+pub mod stats;
+pub mod status;
+mod tables;
+pub mod traffic;
+pub mod watch;

@@ -1,0 +1,103 @@
+//! PolicyService: which policies there are and what they have learned from.
+//!
+//! The ledger knows every version that ever served; how far the learning one has come is the
+//! teacher's to say. The bandit is listed while it learns beside rules, too: as a candidate.
+
+use std::collections::BTreeMap;
+
+use pointsman_proto::v1;
+use pointsman_proto::v1::policy_service_server::PolicyService;
+use tonic::{Request, Response, Status};
+
+use super::status::{Reason, Refusal};
+use crate::learning::{Learning, LearningStatus};
+use crate::store::ledger::{LedgerStore, PolicyRow, PolicyRunState};
+use crate::wire::timestamp;
+
+/// Shows the policies over gRPC.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    /// What serves and learns.
+    pub learning: Learning,
+    /// What served before.
+    pub ledger: LedgerStore,
+}
+
+#[tonic::async_trait]
+impl PolicyService for Policies {
+    async fn list_policies(
+        &self,
+        _: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        Ok(Response::new(v1::ListPoliciesResponse { policies: self.all().await? }))
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::GetPolicyResponse>, Status> {
+        let asked = request.into_inner().version;
+        let is_asked = |policy: &v1::Policy| match asked.as_str() {
+            "" => policy.state() == v1::PolicyState::Running,
+            version => policy.version == version,
+        };
+        let policy = self.all().await?.into_iter().find(is_asked);
+        let unknown = || Refusal::new(Reason::UnknownPolicy, "no policy has this version, see ListPolicies");
+        Ok(Response::new(v1::GetPolicyResponse { policy: Some(policy.ok_or_else(unknown)?) }))
+    }
+}
+
+impl Policies {
+    async fn all(&self) -> Result<Vec<v1::Policy>, Refusal> {
+        let status = self.learning.status();
+        let mut policies: Vec<v1::Policy> =
+            self.ledger.policies().await?.iter().map(|row| served(row, &status)).collect();
+        if !policies.iter().any(|policy| policy.version == status.learning.as_str()) {
+            let candidate = v1::Policy {
+                version: status.learning.as_str().to_owned(),
+                kind: v1::PolicyKind::Bandit.into(),
+                state: v1::PolicyState::Candidate.into(),
+                ..v1::Policy::default()
+            };
+            policies.insert(0, learned(candidate, &status));
+        }
+        Ok(policies)
+    }
+}
+
+fn served(row: &PolicyRow, status: &LearningStatus) -> v1::Policy {
+    let kind = match row.kind.as_str() {
+        "rules" => v1::PolicyKind::Rules,
+        "bandit" => v1::PolicyKind::Bandit,
+        _ => v1::PolicyKind::Unspecified,
+    };
+    let state = match row.state {
+        PolicyRunState::Running => v1::PolicyState::Running,
+        PolicyRunState::Retired => v1::PolicyState::Retired,
+    };
+    let settings: BTreeMap<String, serde_json::Value> = serde_json::from_str(&row.settings).unwrap_or_default();
+    let text = |value: serde_json::Value| match value {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let policy = v1::Policy {
+        version: row.version.as_str().to_owned(),
+        kind: kind.into(),
+        state: state.into(),
+        created_at: Some(timestamp(row.created_at)),
+        settings: settings.into_iter().map(|(name, value)| (name, text(value))).collect(),
+        ..v1::Policy::default()
+    };
+    if row.version == status.learning { learned(policy, status) } else { policy }
+}
+
+/// The policy that learns, with how far it has come.
+fn learned(policy: v1::Policy, status: &LearningStatus) -> v1::Policy {
+    v1::Policy {
+        updates: status.updates,
+        feedback_mark: status.feedback_mark,
+        trace_mark: status.trace_mark,
+        schema_hash: status.schema.0,
+        ..policy
+    }
+}

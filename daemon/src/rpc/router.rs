@@ -1,0 +1,230 @@
+//! RouterService: the main job over gRPC.
+//!
+//! A handler turns the message into the core's raw request, runs the core within the caller's
+//! deadline and turns the trace into the reply. When the caller goes away, tonic drops the handler's
+//! future, and the core settles and traces what was begun. Only a request with an idempotency key
+//! outlives its caller. Nothing is decided here.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use pointsman_proto::v1;
+use pointsman_proto::v1::router_service_server::RouterService;
+use pointsman_router::check::{BadRequest, Fault, Problem, check};
+use pointsman_router::clock::Clock;
+use pointsman_router::ids::ModelName;
+use pointsman_router::model::PoolSource;
+use pointsman_router::pipeline::{Metering, Router};
+use pointsman_router::progress::{Progress, Unwatched};
+use pointsman_router::request::RouteRequest;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Response, Status};
+
+use super::deadline::{deadline, within};
+use super::idempotency::{Idempotency, KEY_BYTES_MAX, Reply};
+use super::status::Refusal;
+use super::traffic::Traffic;
+use super::watch::{EVENTS_MAX, Item, Watch, last};
+use crate::reports::{Reports, Standing};
+use crate::store::traces::Reported;
+use crate::wire;
+
+/// How long the caller of Decide has to report, where it does not say.
+const REPORT_WITHIN: Duration = Duration::from_secs(600);
+
+/// Routes requests over gRPC.
+#[derive(Clone)]
+pub struct Routing {
+    /// The core.
+    pub router: Arc<Router>,
+    /// The models, for the calls that a caller of Decide is to make.
+    pub pools: Arc<dyn PoolSource>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Requests that may be sent twice.
+    pub idempotency: Idempotency,
+    /// What callers of Decide saw.
+    pub reports: Arc<Reports>,
+    /// The requests under way.
+    pub traffic: Traffic,
+}
+
+impl fmt::Debug for Routing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routing").field("router", &self.router).finish_non_exhaustive()
+    }
+}
+
+/// One request to be answered, whichever way it came.
+struct Job {
+    spec: v1::RequestSpec,
+    key: String,
+    explain: bool,
+    deadline: Option<Duration>,
+}
+
+impl Routing {
+    /// The core's raw request, with the faults that it could not express.
+    fn raw(&self, spec: Option<v1::RequestSpec>, deadline: Option<Duration>) -> Result<v1::RequestSpec, Refusal> {
+        let spec = spec.ok_or_else(|| BadRequest::of("request", Problem::Missing))?;
+        let roleless = wire::request::roleless(&spec);
+        if roleless.is_empty() {
+            return Ok(spec);
+        }
+        let role = |field| Fault::new(field, Problem::out_of_range("ROLE_USER or ROLE_ASSISTANT"));
+        let mut faults: Vec<Fault> = roleless.into_iter().map(role).collect();
+        let raw = wire::request::from_wire(spec, deadline);
+        if let Err(others) = check(raw, self.router.settings(), &self.pools.pool()) {
+            faults.extend(others.faults);
+        }
+        Err(BadRequest { faults }.into())
+    }
+
+    async fn answer(&self, job: Job, progress: Arc<dyn Progress>) -> Reply {
+        let Job { spec, key, explain, deadline } = job;
+        if key.is_empty() {
+            let raw = wire::request::from_wire(spec, deadline);
+            return route(&self.router, raw, explain, &*progress).await;
+        }
+        if key.len() > KEY_BYTES_MAX {
+            return Err(Refusal::field("idempotency_key", "is too long, give at most 256 bytes"));
+        }
+        let claim = self.idempotency.claim(&spec, &key, explain);
+        let raw = wire::request::from_wire(spec, deadline);
+        let router = Arc::clone(&self.router);
+        let work: BoxFuture<'static, Reply> =
+            Box::pin(async move { within(deadline, route(&router, raw, explain, &*progress)).await });
+        self.idempotency.once(claim, work).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        deadline: Option<Duration>,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let _under_way = self.traffic.enter()?;
+        within(deadline, self.traffic.bounded(work)).await
+    }
+}
+
+async fn route(router: &Router, raw: RouteRequest, explain: bool, progress: &dyn Progress) -> Reply {
+    let trace = router.route(raw, progress).await?;
+    Ok(wire::response::route(&trace, explain))
+}
+
+#[tonic::async_trait]
+impl RouterService for Routing {
+    type RouteStreamStream = std::pin::Pin<Box<dyn Stream<Item = Item> + Send>>;
+
+    async fn route(&self, request: Request<v1::RouteRequest>) -> Result<Response<v1::RouteResponse>, Status> {
+        let deadline = deadline(request.metadata())?;
+        let v1::RouteRequest { request, idempotency_key: key, explain } = request.into_inner();
+        let job = Job { spec: self.raw(request, deadline)?, key, explain, deadline };
+        let work: BoxFuture<'_, Reply> = Box::pin(self.answer(job, Arc::new(Unwatched)));
+        Ok(Response::new(self.bounded(deadline, work).await?))
+    }
+
+    async fn route_stream(
+        &self,
+        request: Request<v1::RouteStreamRequest>,
+    ) -> Result<Response<Self::RouteStreamStream>, Status> {
+        let deadline = deadline(request.metadata())?;
+        let v1::RouteStreamRequest { request, idempotency_key: key, explain } = request.into_inner();
+        let job = Job { spec: self.raw(request, deadline)?, key, explain, deadline };
+        let under_way = self.traffic.enter()?;
+        let (tell, events) = mpsc::channel(EVENTS_MAX);
+        let this = self.clone();
+        let watch = Arc::new(Watch::new(tell.clone(), Arc::clone(&self.clock)));
+        // A task of its own, so that a slow reader does not hold up the calls; it ends with its reader.
+        let task = self.traffic.start(async move {
+            let _under_way = under_way;
+            let end = within(deadline, this.traffic.bounded(this.answer(job, watch))).await;
+            // The reader went away: nobody is left to tell.
+            let _ = tell.send(end.map(last).map_err(Status::from)).await;
+        });
+        Ok(Response::new(Box::pin(Reader { events: ReceiverStream::new(events), _task: AbortOnDropHandle::new(task) })))
+    }
+
+    async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::DecideResponse>, Status> {
+        let deadline = deadline(request.metadata())?;
+        let request = request.into_inner();
+        let metering = match request.hold() {
+            v1::HoldMode::None => Metering::Caller,
+            v1::HoldMode::Budget | v1::HoldMode::Unspecified => Metering::Hold,
+        };
+        let report_within = report_within(request.report_within)?;
+        let spec = self.raw(request.request, deadline)?;
+        let output_tokens_max = spec.output_tokens_max;
+        let raw = wire::request::from_wire(spec, deadline);
+        let work = async { Ok(self.router.decide(raw, metering).await?) };
+        let trace = self.bounded(deadline, work).await?;
+        let report_by = trace.hold.map(|_| trace.at.plus(report_within));
+        if let Some(report_by) = report_by {
+            self.reports.expect(&trace, report_by);
+        }
+        Ok(Response::new(wire::response::decide(&trace, &self.pools.pool(), output_tokens_max, report_by)))
+    }
+
+    async fn report_outcomes(
+        &self,
+        request: Request<v1::ReportOutcomesRequest>,
+    ) -> Result<Response<v1::ReportOutcomesResponse>, Status> {
+        let deadline = deadline(request.metadata())?;
+        let request = request.into_inner();
+        // What was acknowledged stands, so even a drain lets reports in.
+        let work = async { Ok(self.reports.report(request).await?) };
+        let standing = within(deadline, work).await?;
+        Ok(Response::new(reported(standing)))
+    }
+}
+
+fn reported(standing: Standing) -> v1::ReportOutcomesResponse {
+    let Standing { acks, answer, kind, cost, settled, missing } = standing;
+    let ack = |(model, reported): (ModelName, Reported)| v1::ReportAck {
+        model: model.into(),
+        status: match reported {
+            Reported::Recorded => v1::ReportStatus::Recorded,
+            Reported::Repeated => v1::ReportStatus::Repeated,
+        }
+        .into(),
+    };
+    v1::ReportOutcomesResponse {
+        acks: acks.into_iter().map(ack).collect(),
+        answer: answer.map(|answer| wire::answer::to_reply(&answer, kind)),
+        cost_usd_micros: cost.micros_rounded_up(),
+        cost_usd_nanos: cost.nanos(),
+        settled,
+        models_missing: missing.into_iter().map(String::from).collect(),
+    }
+}
+
+fn report_within(span: Option<prost_types::Duration>) -> Result<Duration, Refusal> {
+    match span {
+        None => Ok(REPORT_WITHIN),
+        Some(span) => wire::duration(&span)
+            .filter(|span| !span.is_zero())
+            .ok_or_else(|| BadRequest::of("report_within", Problem::out_of_range("more than zero")).into()),
+    }
+}
+
+/// The events of one request; dropping it ends the request.
+struct Reader {
+    events: ReceiverStream<Item>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Stream for Reader {
+    type Item = Item;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Item>> {
+        std::pin::Pin::new(&mut self.events).poll_next(cx)
+    }
+}

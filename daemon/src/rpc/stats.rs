@@ -1,0 +1,305 @@
+//! StatsService: what happened, read from the stores.
+//!
+//! Lists leave out features and content; a single trace and an export carry all that is kept, with
+//! its feedback. Everything here reads through the stores' own connections and never waits for a
+//! request; only DeleteTraces changes anything.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pointsman_proto::v1;
+use pointsman_proto::v1::stats_service_server::StatsService;
+use pointsman_router::check::{BadRequest, Fault, Problem};
+use pointsman_router::clock::Clock;
+use pointsman_router::ids::DecisionId;
+use pointsman_router::model::PoolSource;
+use pointsman_router::trace::TraceStatus;
+use prost::Message as _;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::export::{self, Export};
+use super::feedback::entries_to_wire;
+use super::status::{Reason, Refusal};
+use super::tables;
+use crate::config::Store;
+use crate::retention::Retention;
+use crate::store::StoreError;
+use crate::store::ledger::{FeedbackRow, LedgerStore};
+use crate::store::traces::{Deletion, Lookup, StoredTrace, TraceFilter, TraceStore};
+use crate::reports::with_reports;
+use crate::wire::{self, moment};
+
+/// Traces in a page where the caller does not say.
+const PAGE_SIZE: usize = 50;
+/// Most traces in a page.
+const PAGE_SIZE_MAX: usize = 1_000;
+/// Most decisions in one deletion.
+const DELETE_MAX: usize = 10_000;
+
+/// Shows what happened over gRPC.
+#[derive(Clone)]
+pub struct Statistics {
+    /// What happened to each request.
+    pub traces: TraceStore,
+    /// What was said of it.
+    pub ledger: LedgerStore,
+    /// Lets rows go.
+    pub retention: Retention,
+    /// The models of the moment.
+    pub pools: Arc<dyn PoolSource>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where state lies.
+    pub state_dir: PathBuf,
+    /// What the stores keep.
+    pub keeps: Store,
+    /// Whether they keep prompts and raw answers.
+    pub store_content: bool,
+    /// The largest reply, in bytes: a page of traces ends well before it.
+    pub message_bytes_max: usize,
+}
+
+impl fmt::Debug for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statistics").field("state_dir", &self.state_dir).finish_non_exhaustive()
+    }
+}
+
+#[tonic::async_trait]
+impl StatsService for Statistics {
+    type ExportTracesStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::ExportTracesResponse, Status>> + Send>>;
+
+    async fn list_model_stats(
+        &self,
+        request: Request<v1::ListModelStatsRequest>,
+    ) -> Result<Response<v1::ListModelStatsResponse>, Status> {
+        let asked = request.into_inner();
+        let counted = self.traces.stats().await.map_err(Refusal::from)?;
+        let judged = self.ledger.feedback_stats().await.map_err(Refusal::from)?;
+        let now = self.clock.now();
+        Ok(Response::new(tables::model_stats(&asked, &counted, &judged, &self.pools.pool(), now)))
+    }
+
+    async fn list_traces(
+        &self,
+        request: Request<v1::ListTracesRequest>,
+    ) -> Result<Response<v1::ListTracesResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = Wanted::from_wire(request.filter)?;
+        let below = page_token(&request.page_token)?;
+        let size = match usize::try_from(request.page_size) {
+            Ok(0) => PAGE_SIZE,
+            Ok(size) => size.min(PAGE_SIZE_MAX),
+            Err(_) => PAGE_SIZE_MAX,
+        };
+        Ok(Response::new(self.page(&wanted, below, size).await?))
+    }
+
+    async fn get_trace(
+        &self,
+        request: Request<v1::GetTraceRequest>,
+    ) -> Result<Response<v1::GetTraceResponse>, Status> {
+        let id = decision_id("decision_id", &request.into_inner().decision_id)?;
+        let stored = found(self.traces.get(id).await.map_err(Refusal::from)?)?;
+        let mut trace = stored.message().map_err(Refusal::from)?;
+        if trace.status() == v1::RequestStatus::Decided {
+            self.add_reports(&stored, &mut trace).await?;
+        }
+        trace.feedback = self.feedback(id).await?;
+        Ok(Response::new(v1::GetTraceResponse { trace: Some(trace) }))
+    }
+
+    async fn export_traces(
+        &self,
+        request: Request<v1::ExportTracesRequest>,
+    ) -> Result<Response<Self::ExportTracesStream>, Status> {
+        let request = request.into_inner();
+        let wanted = Wanted::from_wire(request.filter)?;
+        let limit = if request.limit == 0 { u64::MAX } else { request.limit };
+        let through = self.traces.last_seq().await.map_err(Refusal::from)?;
+        let export = Export::new(self.clone(), wanted, through, limit);
+        Ok(Response::new(Box::pin(export::stream(export))))
+    }
+
+    async fn delete_traces(
+        &self,
+        request: Request<v1::DeleteTracesRequest>,
+    ) -> Result<Response<v1::DeleteTracesResponse>, Status> {
+        let which = deletion(request.into_inner())?;
+        let deleted = self.retention.delete(which).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::DeleteTracesResponse { deleted }))
+    }
+
+    async fn get_store_info(
+        &self,
+        _: Request<v1::GetStoreInfoRequest>,
+    ) -> Result<Response<v1::GetStoreInfoResponse>, Status> {
+        let size = self.traces.size().await.map_err(Refusal::from)?;
+        let feedback_rows = self.ledger.feedback_through().await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::GetStoreInfoResponse {
+            state_folder: self.state_dir.display().to_string(),
+            files: tables::files(&self.state_dir).await,
+            trace_rows: size.traces,
+            feedback_rows,
+            oldest_trace_at: size.oldest_at.map(wire::timestamp),
+            store_content: self.store_content,
+            keep_days: self.keeps.keep_days,
+            keep_bytes: self.keeps.keep_bytes,
+        }))
+    }
+}
+
+impl Statistics {
+    /// What the caller of Decide reported so far.
+    async fn add_reports(&self, stored: &StoredTrace, message: &mut v1::Trace) -> Result<(), Refusal> {
+        let whole = with_reports(&self.traces, Arc::new(stored.trace()?)).await?;
+        message.outcomes = whole.outcomes.iter().map(wire::outcome::to_wire).collect();
+        message.attempts = whole.attempts.iter().map(wire::outcome::attempt_to_wire).collect();
+        // It comes from the store, so its normal forms are what a store may hold already.
+        message.answer = whole.answer.as_ref().map(|answer| wire::answer::to_stored(answer, Clone::clone));
+        message.cost_usd_nanos = whole.bill.settled.nanos();
+        message.unknown_usd_nanos = whole.bill.unknown.nanos();
+        Ok(())
+    }
+
+    /// All feedback of a decision, in ledger order.
+    pub(super) async fn feedback(&self, id: DecisionId) -> Result<Vec<v1::FeedbackEntry>, Refusal> {
+        let mut rows: Vec<FeedbackRow> = Vec::new();
+        for entry in self.ledger.feedback_entries(id).await? {
+            let read = self.ledger.scan_feedback(entry.seq.saturating_sub(1), 1).await?;
+            rows.extend(read.into_iter().map(|committed| committed.row).filter(|row| row.seq == entry.seq));
+        }
+        Ok(entries_to_wire(&rows))
+    }
+
+    /// Whether a trace has the feedback that was asked for, and that feedback.
+    pub(super) async fn wanted(
+        &self,
+        wanted: &Wanted,
+        stored: &StoredTrace,
+    ) -> Result<Option<v1::Trace>, Refusal> {
+        let mut trace = stored.message()?;
+        let id = trace.decision.as_ref().map_or("", |decision| &decision.decision_id);
+        let id = DecisionId::parse(id).map_err(|fault| StoreError::Corrupt { detail: fault.to_string() })?;
+        trace.feedback = self.feedback(id).await?;
+        Ok(wanted.has_feedback.is_none_or(|has| has != trace.feedback.is_empty()).then_some(trace))
+    }
+
+    /// The newest matching traces below a place, as many as fit a message. Filtering by feedback reads on until the page is full.
+    async fn page(&self, wanted: &Wanted, below: Option<u64>, size: usize) -> Result<v1::ListTracesResponse, Refusal> {
+        let (mut traces, mut next, mut bytes) = (Vec::with_capacity(size), below, 0);
+        loop {
+            let page = self.traces.list(wanted.filter.clone(), next, size - traces.len()).await?;
+            for stored in &page.traces {
+                if let Some(trace) = self.wanted(wanted, stored).await? {
+                    let trace = v1::Trace { features: None, content: None, ..trace };
+                    bytes += trace.encoded_len();
+                    traces.push(trace);
+                }
+                if bytes > self.message_bytes_max / 2 {
+                    return Ok(v1::ListTracesResponse { traces, next_page_token: stored.seq.to_string() });
+                }
+            }
+            next = page.next;
+            if next.is_none() || traces.len() >= size {
+                let next_page_token = next.map(|seq| seq.to_string()).unwrap_or_default();
+                return Ok(v1::ListTracesResponse { traces, next_page_token });
+            }
+        }
+    }
+}
+
+/// Which traces a caller wants.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) filter: TraceFilter,
+    has_feedback: Option<bool>,
+}
+
+impl Wanted {
+    fn from_wire(filter: Option<v1::TraceFilter>) -> Result<Self, Refusal> {
+        let filter = filter.unwrap_or_default();
+        let status = match filter.status() {
+            v1::RequestStatus::Unspecified => None,
+            v1::RequestStatus::Answered => Some(TraceStatus::Answered),
+            v1::RequestStatus::Failed => Some(TraceStatus::Failed),
+            v1::RequestStatus::Cancelled => Some(TraceStatus::Cancelled),
+            v1::RequestStatus::Decided => Some(TraceStatus::Decided),
+        };
+        Ok(Self {
+            has_feedback: filter.has_feedback,
+            filter: TraceFilter {
+                model: given(filter.model),
+                task: given(filter.task_type),
+                tags: filter.tags,
+                from: filter.admitted_from.as_ref().map(moment),
+                before: filter.admitted_before.as_ref().map(moment),
+                status,
+                policy: given(filter.policy_version),
+                caller_ref: given(filter.caller_ref),
+            },
+        })
+    }
+}
+
+fn given<T: From<String>>(text: String) -> Option<T> {
+    (!text.is_empty()).then(|| T::from(text))
+}
+
+fn page_token(token: &str) -> Result<Option<u64>, Refusal> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let problem = || BadRequest::of("page_token", Problem::malformed("is no token of a page, give next_page_token"));
+    Ok(Some(token.parse().map_err(|_| problem())?))
+}
+
+/// The id in a field.
+///
+/// # Errors
+/// [`Reason::InvalidArgument`] when it is none.
+pub(super) fn decision_id(field: &str, text: &str) -> Result<DecisionId, Refusal> {
+    DecisionId::parse(text).map_err(|fault| BadRequest::of(field, Problem::malformed(fault.to_string())).into())
+}
+
+/// What was found, or why it was not.
+///
+/// # Errors
+/// [`Reason::UnknownDecision`] or [`Reason::Pruned`].
+pub(super) fn found<T>(lookup: Lookup<T>) -> Result<T, Refusal> {
+    match lookup {
+        Lookup::Found(found) => Ok(found),
+        Lookup::Pruned => {
+            Err(Refusal::new(Reason::Pruned, "the trace of this decision was pruned, see keep_days and keep_bytes"))
+        }
+        Lookup::Unknown => Err(Refusal::new(Reason::UnknownDecision, "no decision has this id")),
+    }
+}
+
+fn deletion(request: v1::DeleteTracesRequest) -> Result<Deletion, Refusal> {
+    let v1::DeleteTracesRequest { tenant, decision_ids } = request;
+    if !tenant.is_empty() && !decision_ids.is_empty() {
+        return Err(BadRequest::of("tenant", Problem::Conflict { other: "decision_ids".into() }).into());
+    }
+    if !tenant.is_empty() {
+        return Ok(Deletion::Tenant(tenant));
+    }
+    if decision_ids.is_empty() {
+        return Err(BadRequest::of("decision_ids", Problem::Missing).into());
+    }
+    if decision_ids.len() > DELETE_MAX {
+        let problem = Problem::TooMuch { found: decision_ids.len(), max: DELETE_MAX, unit: "ids" };
+        return Err(BadRequest::of("decision_ids", problem).into());
+    }
+    let mut faults = Vec::new();
+    let mut ids = Vec::with_capacity(decision_ids.len());
+    for (at, text) in decision_ids.iter().enumerate() {
+        match DecisionId::parse(text) {
+            Ok(id) => ids.push(id),
+            Err(fault) => faults.push(Fault::new(format!("decision_ids[{at}]"), Problem::malformed(fault.to_string()))),
+        }
+    }
+    if faults.is_empty() { Ok(Deletion::Decisions(ids)) } else { Err(BadRequest { faults }.into()) }
+}

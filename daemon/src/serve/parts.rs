@@ -1,0 +1,226 @@
+//! The parts of the daemon, opened in the order in which one needs the other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pointsman_router::bandit::BanditSettings;
+use pointsman_router::clock::{Clock, Seeds};
+use pointsman_router::encode::Encoder;
+use pointsman_router::hold::Ledger;
+use pointsman_router::model::PoolSource;
+use pointsman_router::pipeline::{Ports, Router};
+use pointsman_router::policy::{PolicyKind, PolicySource};
+use pointsman_router::rules::RulesPolicy;
+use pointsman_router::trace::TraceSink;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::ServeError;
+use super::transport::Services;
+use crate::backends::Loaded;
+use crate::booking;
+use crate::clock::{OsSeeds, SystemClock};
+use crate::config::{self, Config, PolicyChoice, PolicyConfig, Store};
+use crate::feedback::FeedbackDesk;
+use crate::learning::{Artifact, Learning, Teacher};
+use crate::money::{BudgetLedger, UNBUDGETED};
+use crate::registry::Registry;
+use crate::reports::Reports;
+use crate::retention::Retention;
+use crate::rpc::admin::Administration;
+use crate::rpc::feedback::Verdicts;
+use crate::rpc::idempotency::Idempotency;
+use crate::rpc::policy::Policies;
+use crate::rpc::router::Routing;
+use crate::rpc::stats::Statistics;
+use crate::rpc::traffic::Traffic;
+use crate::store::lock::StateLock;
+use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
+use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
+use crate::wire::trace::Kept;
+
+/// Committed rows that wait for the teacher; beyond it feedback and booking wait.
+pub(super) const LESSONS_MAX: usize = 4_096;
+
+/// Everything that serves.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) traces: TraceStore,
+    pub(super) ledger: LedgerStore,
+    pub(super) budget: Arc<BudgetLedger>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) learning: Learning,
+    pub(super) reports: Arc<Reports>,
+    pub(super) router: Arc<Router>,
+    pub(super) traffic: Traffic,
+    state_dir: PathBuf,
+    keeps: Store,
+    message_bytes_max: usize,
+    /// Released last: fields are dropped in their order.
+    _lock: StateLock,
+}
+
+/// The parts, and what the jobs are fed with.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) parts: Parts,
+    pub(super) teacher: Teacher,
+    pub(super) feedback: mpsc::Receiver<FeedbackCommitted>,
+    pub(super) committed: mpsc::UnboundedReceiver<Committed>,
+    /// The place up to which everything is booked.
+    pub(super) booked: u64,
+}
+
+/// What the daemon of this installation learns into.
+#[must_use]
+pub fn artifact(secret: u64) -> Artifact {
+    Artifact { settings: BanditSettings::default(), schema: Encoder::new(secret).schema() }
+}
+
+/// Opens everything.
+pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
+    let Loaded { mut config, backends, models } = loaded;
+    config.settings.secret = config::installation_secret(&config.server.state_dir)?;
+    let secret = config.settings.secret;
+    let lock = StateLock::take(&config.server.state_dir)?;
+    let (clock, seeds): (Arc<dyn Clock>, Arc<dyn Seeds>) = (Arc::new(SystemClock), Arc::new(OsSeeds::default()));
+    let artifact = artifact(secret);
+
+    let (tell_feedback, feedback) = mpsc::channel(LESSONS_MAX);
+    let ledger = LedgerStore::open(&config.server.state_dir.join("ledger.db"), Some(tell_feedback)).await?;
+    let (traces, committed) = open_traces(&config, &ledger, &artifact).await?;
+    let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
+    let booked = booking::catch_up(name, &traces, &ledger).await?;
+    let budget = Arc::new(BudgetLedger::open(ledger.clone(), config.budget.clone(), clock.now()).await?);
+
+    let registry = Arc::new(Registry::open(backends, models, Arc::new(ledger.clone()))?);
+    let rules = rules(&config.policy);
+    let stores = (traces.clone(), ledger.clone());
+    let (teacher, learning) = Teacher::open(&artifact, rules, stores, Arc::clone(&clock)).await?;
+    note_running(&config.policy, &artifact, &learning, &ledger, &*clock).await?;
+
+    let ports = Ports {
+        clock: Arc::clone(&clock),
+        seeds: Arc::clone(&seeds),
+        pools: Arc::clone(&registry) as Arc<dyn PoolSource>,
+        policies: learning.policies() as Arc<dyn PolicySource>,
+        ledger: Arc::clone(&budget) as Arc<dyn Ledger>,
+        traces: Arc::new(traces.clone()) as Arc<dyn TraceSink>,
+    };
+    let pools = Arc::clone(&ports.pools);
+    let time = (Arc::clone(&clock), seeds);
+    let parts = Parts {
+        reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), pools, time, secret)),
+        router: Arc::new(Router::new(config.settings.clone(), ports)),
+        traffic: Traffic::default(),
+        state_dir: std::path::absolute(&config.server.state_dir).unwrap_or(config.server.state_dir),
+        keeps: config.store,
+        message_bytes_max: config.server.message_bytes_max,
+        _lock: lock,
+        clock,
+        traces,
+        ledger,
+        budget,
+        registry,
+        learning,
+    };
+    Ok(Opened { parts, teacher, feedback, committed, booked })
+}
+
+/// The trace store, in which no place is given that the ledger has seen already: a power cut may have
+/// taken the tail of its file.
+async fn open_traces(
+    config: &Config,
+    ledger: &LedgerStore,
+    artifact: &Artifact,
+) -> Result<(TraceStore, mpsc::UnboundedReceiver<Committed>), ServeError> {
+    let learned = ledger.load_state(artifact.version(), StateRole::Latest).await?;
+    let settings = TraceStoreSettings {
+        kept: Kept { content: config.settings.store_content, secret: config.settings.secret },
+        floor: ledger.booked_through().await?.max(learned.map_or(0, |state| state.trace_mark)),
+        retention: traces::Retention { keep_days: config.store.keep_days, keep_bytes: config.store.keep_bytes },
+        ..TraceStoreSettings::default()
+    };
+    let (tell, committed) = mpsc::unbounded_channel();
+    let store = TraceStore::open(&config.server.state_dir.join("traces.db"), settings, tell).await?;
+    Ok((store, committed))
+}
+
+fn rules(config: &PolicyConfig) -> Option<RulesPolicy> {
+    match config.kind {
+        PolicyChoice::Rules => Some(RulesPolicy::new(config.rules.clone(), config.default.clone())),
+        PolicyChoice::Bandit => None,
+    }
+}
+
+/// Writes down which policy serves from now on, with its settings for people.
+async fn note_running(
+    config: &PolicyConfig,
+    artifact: &Artifact,
+    learning: &Learning,
+    ledger: &LedgerStore,
+    clock: &dyn Clock,
+) -> Result<(), ServeError> {
+    let status = learning.status();
+    let settings = match status.kind {
+        PolicyKind::Rules => {
+            let rules = config.rules.iter().map(|(task, models)| (task.as_str(), json!(models)));
+            rules.chain([("default", json!(config.default))]).collect::<serde_json::Value>()
+        }
+        PolicyKind::Bandit | PolicyKind::Reference => {
+            let BanditSettings { alpha, floor, prior, overlap } = artifact.settings;
+            json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
+                   "prior_surface": prior.surface, "prior_sparse": prior.sparse})
+        }
+    };
+    let kind = status.kind.as_str().to_owned();
+    ledger.run_policy(status.running, kind, settings.to_string(), clock.now()).await?;
+    Ok(())
+}
+
+impl Parts {
+    /// Lets rows go.
+    pub(super) fn retention(&self) -> Retention {
+        Retention::new(self.traces.clone(), self.ledger.clone(), self.learning.clone(), Arc::clone(&self.clock))
+    }
+
+    /// The services over these parts.
+    pub(super) fn services(&self) -> Services {
+        let (clock, traffic) = (Arc::clone(&self.clock), self.traffic.clone());
+        let settings = self.router.settings();
+        let secret = settings.secret;
+        let pools = Arc::clone(&self.registry) as Arc<dyn PoolSource>;
+        Services {
+            routing: Routing {
+                router: Arc::clone(&self.router),
+                pools: Arc::clone(&pools),
+                clock: Arc::clone(&clock),
+                idempotency: Idempotency::new(self.ledger.clone(), Arc::clone(&clock), traffic.clone(), secret),
+                reports: Arc::clone(&self.reports),
+                traffic: traffic.clone(),
+            },
+            verdicts: Verdicts {
+                desk: FeedbackDesk::new(self.traces.clone(), self.ledger.clone(), Arc::clone(&clock), secret),
+            },
+            statistics: Statistics {
+                traces: self.traces.clone(),
+                ledger: self.ledger.clone(),
+                retention: self.retention(),
+                pools,
+                clock: Arc::clone(&clock),
+                state_dir: self.state_dir.clone(),
+                keeps: self.keeps,
+                store_content: settings.store_content,
+                message_bytes_max: self.message_bytes_max,
+            },
+            policies: Policies { learning: self.learning.clone(), ledger: self.ledger.clone() },
+            administration: Administration {
+                registry: Arc::clone(&self.registry),
+                budget: Arc::clone(&self.budget),
+                clock,
+                traffic,
+            },
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `ledger.db`: money, feedback, learned state and what an operator changed at run time.
+//!
+//! Every commit is synced before it is acknowledged ([`Durability::Full`]): what this file holds
+//! cannot be made again. One writer thread runs all of it in one order, so feedback has a sequence
+//! that learning follows and a lease that was set later stands. Times come in with the rows.
+//!
+//! Rows are small and few per request: feedback is the only table that grows with traffic, money is
+//! booked in sums.
+
+mod budget;
+mod feedback;
+mod idempotency;
+mod overrides;
+mod schema;
+mod state;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Row;
+use tokio::sync::mpsc;
+
+pub use budget::{BookOutcome, Booking, Spend, Spends, Transfer, TransferKind, WindowRow};
+pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};
+pub use idempotency::{Begin, KEEP as IDEMPOTENCY_KEEP};
+pub use state::{PolicyRow, PolicyRunState, PolicyState, StateRole};
+
+use super::{Durability, Readers, StoreError, Writer};
+
+/// Connections that read beside the writer.
+const READERS: usize = 2;
+
+/// A cheap handle to `ledger.db`.
+#[derive(Debug, Clone)]
+pub struct LedgerStore {
+    path: PathBuf,
+    writer: Writer,
+    readers: Readers,
+    subscriber: Option<mpsc::Sender<FeedbackCommitted>>,
+}
+
+impl LedgerStore {
+    /// Opens or creates the file. Every piece of feedback is sent to `subscriber` after its commit,
+    /// in the order of its sequence; while the subscriber's channel is full, new feedback waits. A
+    /// subscriber that went away stops nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerSchema`] when a newer daemon wrote the file, [`StoreError::Io`] when it
+    /// cannot be opened.
+    pub async fn open(
+        path: &Path,
+        subscriber: Option<mpsc::Sender<FeedbackCommitted>>,
+    ) -> Result<Self, StoreError> {
+        let writer = Writer::open(path, Durability::Full, Duration::ZERO, schema::STEPS)?;
+        let readers = Readers::open(path, READERS)?;
+        let store = Self { path: path.to_owned(), writer, readers, subscriber };
+        store.mark_crashed().await?;
+        Ok(store)
+    }
+
+    /// Writes what is queued and closes the file; everything asked later hears
+    /// [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// What closing met; what was acknowledged before is safe.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.writer.close().await
+    }
+}
+
+/// A count or a sequence as SQLite keeps it: in 63 bits.
+fn kept(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A count or a sequence as it was kept.
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

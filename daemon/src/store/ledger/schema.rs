@@ -1,0 +1,105 @@
+//! The tables of `ledger.db`, as numbered steps. A step that was released is never edited.
+//!
+//! Money is in nano-dollars, times are microseconds since 1970 in UTC, decision ids are their
+//! sixteen bytes.
+
+use crate::store::Migration;
+
+/// The steps, oldest first.
+pub(super) const STEPS: &[Migration] = &[Migration::new(FIRST)];
+
+const FIRST: &str = "
+CREATE TABLE feedback (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    decision BLOB NOT NULL CHECK (length(decision) = 16),
+    model TEXT,
+    source TEXT NOT NULL,
+    verdict_kind TEXT NOT NULL,
+    verdict BLOB NOT NULL,
+    score REAL NOT NULL CHECK (score BETWEEN 0 AND 1),
+    comment TEXT NOT NULL,
+    at_micros INTEGER NOT NULL,
+    corrects_seq INTEGER,
+    orphan INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    answer_model TEXT,
+    chosen TEXT NOT NULL,
+    labels TEXT NOT NULL
+) STRICT;
+CREATE INDEX feedback_of_decision ON feedback (decision, seq);
+
+CREATE TABLE feedback_stats (
+    model TEXT NOT NULL,
+    task TEXT NOT NULL,
+    judged INTEGER NOT NULL,
+    score_sum REAL NOT NULL,
+    PRIMARY KEY (model, task)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE policies (
+    version TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    created_at_micros INTEGER NOT NULL,
+    settings TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE policy_state (
+    version TEXT NOT NULL,
+    role TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    created_at_micros INTEGER NOT NULL,
+    feedback_mark INTEGER NOT NULL,
+    trace_mark INTEGER NOT NULL,
+    updates INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (version, role)
+) STRICT;
+
+CREATE TABLE model_overrides (
+    model TEXT PRIMARY KEY,
+    body TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE idempotency (
+    key BLOB PRIMARY KEY,
+    body BLOB NOT NULL,
+    state TEXT NOT NULL,
+    reply BLOB,
+    at_micros INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_age ON idempotency (at_micros);
+
+CREATE TABLE budget_window (
+    budget TEXT NOT NULL,
+    start_micros INTEGER NOT NULL,
+    resets_at_micros INTEGER,
+    amount INTEGER,
+    leased INTEGER NOT NULL DEFAULT 0,
+    settled INTEGER NOT NULL DEFAULT 0,
+    unknown INTEGER NOT NULL DEFAULT 0,
+    overrun INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (budget, start_micros)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE budget_mark (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    through INTEGER NOT NULL
+) STRICT;
+INSERT INTO budget_mark (one, through) VALUES (1, 0);
+
+CREATE TABLE transfers (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    budget TEXT NOT NULL,
+    start_micros INTEGER NOT NULL,
+    at_micros INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    leased INTEGER NOT NULL,
+    settled INTEGER NOT NULL,
+    unknown INTEGER NOT NULL,
+    overrun INTEGER NOT NULL
+) STRICT;
+CREATE INDEX transfers_of_window ON transfers (budget, start_micros, seq);
+";

@@ -1,0 +1,203 @@
+//! What policies have learned, and which policies there are.
+//!
+//! A learned state is bytes with two marks: every piece of feedback and every trace up to them is in
+//! it. The latest one is where a restart goes on from; the base is where a check that rebuilds the
+//! state begins once the rows before it are pruned.
+
+use pointsman_router::clock::Timestamp;
+use pointsman_router::ids::PolicyVersion;
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::{LedgerStore, kept, number};
+use crate::store::{StoreError, unreadable};
+
+/// What a learned state is kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateRole {
+    /// A restart goes on from it.
+    Latest,
+    /// A rebuild begins from it.
+    Base,
+}
+
+impl StateRole {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::Base => "base",
+        }
+    }
+}
+
+/// What a policy has learned up to two marks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyState {
+    /// The policy.
+    pub version: PolicyVersion,
+    /// What the state is kept for.
+    pub role: StateRole,
+    /// The format of the bytes.
+    pub kind: String,
+    /// When it was taken.
+    pub created_at: Timestamp,
+    /// The sequence of the last feedback in it.
+    pub feedback_mark: u64,
+    /// The sequence of the last trace in it.
+    pub trace_mark: u64,
+    /// How many updates it has seen.
+    pub updates: u64,
+    /// The state itself.
+    pub bytes: Vec<u8>,
+}
+
+/// Whether a policy serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyRunState {
+    /// It decides.
+    Running,
+    /// It did once.
+    Retired,
+}
+
+impl PolicyRunState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Retired => "retired",
+        }
+    }
+}
+
+/// A policy that serves or has served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyRow {
+    /// Its version.
+    pub version: PolicyVersion,
+    /// Its kind.
+    pub kind: String,
+    /// Whether it serves.
+    pub state: PolicyRunState,
+    /// When it first served.
+    pub created_at: Timestamp,
+    /// What it was made of, as JSON.
+    pub settings: String,
+}
+
+impl LedgerStore {
+    /// Keeps a learned state, in place of an earlier one of the same policy and role.
+    ///
+    /// # Errors
+    /// What the store met: then the earlier one stays.
+    pub async fn save_state(&self, state: PolicyState) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                tx.prepare_cached(
+                    "INSERT OR REPLACE INTO policy_state
+                     (version, role, kind, created_at_micros, feedback_mark, trace_mark, updates, bytes)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                )?
+                .execute(params![
+                    state.version.as_str(),
+                    state.role.as_str(),
+                    state.kind,
+                    state.created_at.micros(),
+                    kept(state.feedback_mark),
+                    kept(state.trace_mark),
+                    kept(state.updates),
+                    state.bytes,
+                ])
+                .map(|_| ())
+            })
+            .await
+    }
+
+    /// The learned state of a policy, where one was kept.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn load_state(
+        &self,
+        version: PolicyVersion,
+        role: StateRole,
+    ) -> Result<Option<PolicyState>, StoreError> {
+        self.readers
+            .read(move |conn| {
+                conn.prepare_cached(
+                    "SELECT kind, created_at_micros, feedback_mark, trace_mark, updates, bytes
+                     FROM policy_state WHERE version = ?1 AND role = ?2",
+                )?
+                .query_row(params![version.as_str(), role.as_str()], |row| {
+                    Ok(PolicyState {
+                        version: version.clone(),
+                        role,
+                        kind: row.get(0)?,
+                        created_at: Timestamp::from_micros(row.get(1)?),
+                        feedback_mark: number(row, 2)?,
+                        trace_mark: number(row, 3)?,
+                        updates: number(row, 4)?,
+                        bytes: row.get(5)?,
+                    })
+                })
+                .optional()
+            })
+            .await
+    }
+
+    /// Notes that a policy serves from now on; whichever served before is retired. A version that
+    /// served before keeps its first date.
+    ///
+    /// # Errors
+    /// What the store met: then nothing changed.
+    pub async fn run_policy(
+        &self,
+        version: PolicyVersion,
+        kind: String,
+        settings: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                let (running, retired) = (PolicyRunState::Running.as_str(), PolicyRunState::Retired.as_str());
+                tx.execute("UPDATE policies SET state = ?1 WHERE state = ?2", [retired, running])?;
+                tx.execute(
+                    "INSERT INTO policies (version, kind, state, created_at_micros, settings) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (version) DO UPDATE SET state = excluded.state",
+                    params![version.as_str(), kind, running, now.micros(), settings],
+                )
+                .map(|_| ())
+            })
+            .await
+    }
+
+    /// All policies, the newest first.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn policies(&self) -> Result<Vec<PolicyRow>, StoreError> {
+        self.readers
+            .read(|conn| {
+                conn.prepare_cached(
+                    "SELECT version, kind, state, created_at_micros, settings FROM policies
+                     ORDER BY created_at_micros DESC, version",
+                )?
+                .query_map((), policy_row)?
+                .collect()
+            })
+            .await
+    }
+}
+
+fn policy_row(row: &Row<'_>) -> rusqlite::Result<PolicyRow> {
+    let state = match row.get_ref(2)?.as_str()? {
+        "running" => PolicyRunState::Running,
+        "retired" => PolicyRunState::Retired,
+        other => return Err(unreadable(2, format!("`{other}` is no state of a policy"))),
+    };
+    Ok(PolicyRow {
+        version: PolicyVersion::from(row.get::<_, String>(0)?),
+        kind: row.get(1)?,
+        state,
+        created_at: Timestamp::from_micros(row.get(3)?),
+        settings: row.get(4)?,
+    })
+}

@@ -1,0 +1,98 @@
+//! Verify: proves that what was learned is what the rows say.
+//!
+//! Two ways must lead to the same bits: the saved state and the rows behind its marks, as a restart
+//! goes; and all rows from the beginning, or from the base that was kept when older rows were pruned.
+//! Nothing is written. The daemon must not be running on the same state folder.
+
+use std::io::Write;
+use std::path::Path;
+
+use pointsman_learner::online::Online;
+use pointsman_router::bandit::BanditSettings;
+use pointsman_router::encode::Encoder;
+use tokio::sync::mpsc;
+
+use crate::backends::Loaded;
+use crate::config;
+use crate::learning::{Artifact, LearningError, Student};
+use crate::store::lock::StateLock;
+use crate::store::StoreError;
+use crate::store::ledger::{LedgerStore, StateRole};
+use crate::store::traces::{TraceStore, TraceStoreSettings};
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Whether both ways led to the same bits.
+    pub equal: bool,
+    /// Sequence of the last feedback in both.
+    pub feedback_mark: u64,
+    /// Sequence of the last trace in both.
+    pub trace_mark: u64,
+    /// Labels that the rebuild took in.
+    pub labels: u64,
+    /// Whether the rebuild began from a base, because older rows are pruned.
+    pub from_base: bool,
+}
+
+/// Verifies the state folder of a configuration and says what was found.
+///
+/// # Errors
+/// A folder that is in use or cannot be read, and bits that differ.
+pub async fn main(loaded: Loaded, out: &mut impl Write) -> anyhow::Result<()> {
+    let state_dir = &loaded.config.server.state_dir;
+    let secret = config::installation_secret(state_dir)?;
+    let artifact = Artifact { settings: BanditSettings::default(), schema: Encoder::new(secret).schema() };
+    let found = verify(state_dir, &artifact).await?;
+    let Verified { feedback_mark, trace_mark, labels, .. } = found;
+    let rows = if found.from_base { "the rows since the base" } else { "all rows" };
+    anyhow::ensure!(
+        found.equal,
+        "the learned state differs from a rebuild of {rows} (feedback {feedback_mark}, trace {trace_mark})"
+    );
+    writeln!(
+        out,
+        "the learned state equals a rebuild of {rows} bit for bit: {labels} labels, feedback {feedback_mark}, trace {trace_mark}"
+    )?;
+    Ok(())
+}
+
+/// Verifies the state of this artifact in a state folder.
+///
+/// # Errors
+/// [`LearningError`] when a store or a saved state cannot be read.
+pub async fn verify(state_dir: &Path, artifact: &Artifact) -> Result<Verified, LearningError> {
+    let _lock = StateLock::take(state_dir)?;
+    let (events, _nobody_listens) = mpsc::unbounded_channel();
+    let ledger = LedgerStore::open(&state_dir.join("ledger.db"), None).await?;
+    let traces =
+        TraceStore::open(&state_dir.join("traces.db"), TraceStoreSettings::default(), events).await?;
+    let saved = artifact.load(&ledger, StateRole::Latest).await?;
+    let base = artifact.load(&ledger, StateRole::Base).await?;
+    let from_base = base.is_some();
+    let through = (ledger.feedback_through().await?, traces.last_seq().await?);
+    let fresh = || (artifact.fresh(), 0);
+    let restarted = run(saved.unwrap_or_else(fresh), &traces, &ledger, through).await?;
+    let rebuilt = run(base.unwrap_or_else(fresh), &traces, &ledger, through).await?;
+    traces.close().await?;
+    ledger.close().await?;
+    let online: &Online = rebuilt.online();
+    Ok(Verified {
+        equal: restarted.online() == online,
+        feedback_mark: online.feedback_mark(),
+        trace_mark: online.trace_mark(),
+        labels: rebuilt.updates(),
+        from_base,
+    })
+}
+
+async fn run(
+    from: (Online, u64),
+    traces: &TraceStore,
+    ledger: &LedgerStore,
+    through: (u64, u64),
+) -> Result<Student, StoreError> {
+    let mut student = Student::new(from);
+    student.catch_up(traces, ledger, through).await?;
+    Ok(student)
+}

@@ -1,0 +1,149 @@
+//! `kill -9` in the middle of traffic: what was acknowledged is still there, what was spent is still spent, and what
+//! was learned is bit for bit what the stored rows teach.
+//!
+//! Requests and feedback run side by side over gRPC until so many feedbacks are acknowledged; then the process is
+//! killed at once, with calls and commits under way. Nothing here waits for a time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pointsman_client::{Client, ClientError, Target, v1};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+mod process;
+
+use process::{Daemon, pointsmand, root};
+
+const ROUNDS: usize = 3;
+const CALLERS: usize = 16;
+/// Acknowledgements to wait for before each kill.
+const ACKS: usize = 200;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A feedback that the daemon has said to be durable.
+struct Acknowledged {
+    decision: String,
+    sequence: u64,
+    score: f64,
+    cost_usd_nanos: i64,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost() -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let state = folder.path().join("state");
+    let config = config(folder.path())?;
+    let mut acknowledged = Vec::new();
+    for round in 0..ROUNDS {
+        let daemon = Daemon::start(&config, &state)?;
+        let before = acknowledged.len();
+        killed_in_traffic(daemon, round, &mut acknowledged).await?;
+        assert!(acknowledged.len() >= before + ACKS, "the traffic ended by itself");
+
+        let verified = pointsmand().arg("verify").arg("--config").arg(&config).arg("--state-dir").arg(&state).output()?;
+        let said = String::from_utf8_lossy(&verified.stdout);
+        assert!(verified.status.success(), "{said}{}", String::from_utf8_lossy(&verified.stderr));
+
+        let daemon = Daemon::start(&config, &state)?;
+        everything_is_there(&daemon, &acknowledged).await?;
+        daemon.kill()?;
+    }
+    Ok(())
+}
+
+/// The demo's world under a budget, so that spending is booked.
+fn config(folder: &Path) -> Result<PathBuf, Failure> {
+    let world = root().join("data/demo/world.toml");
+    let file = folder.join("pointsman.toml");
+    let text = format!(
+        "[budget]\namount_usd = \"1000\"\nwindow = \"total\"\n\
+         [[backend]]\nname = \"world\"\nkind = \"simulated\"\nworld = \"{}\"\n",
+        world.display()
+    );
+    fs::write(&file, text)?;
+    Ok(file)
+}
+
+/// Kills the daemon once enough is acknowledged; gathers every acknowledgement that reached a caller, late ones too.
+async fn killed_in_traffic(daemon: Daemon, round: usize, acknowledged: &mut Vec<Acknowledged>) -> Result<(), Failure> {
+    let (sender, mut acks) = mpsc::unbounded_channel();
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let client = Client::connect(Target::new(&daemon.address)).await?;
+        callers.spawn(until_it_dies(client, format!("{round}-{caller}"), sender.clone()));
+    }
+    drop(sender);
+    let first = acknowledged.len();
+    while acknowledged.len() < first + ACKS {
+        acknowledged.push(acks.recv().await.ok_or("every caller has ended before the kill")?);
+    }
+    daemon.kill()?;
+    while let Some(late) = acks.recv().await {
+        acknowledged.push(late);
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
+/// Asks and judges until a call fails: every answer is judged, every third judgement is corrected.
+async fn until_it_dies(client: Client, name: String, acks: mpsc::UnboundedSender<Acknowledged>) {
+    let mut asked = 0_u32;
+    loop {
+        let outcome = ask_and_judge(&client, &name, asked, &acks).await;
+        if outcome.is_err() {
+            return;
+        }
+        asked += 1;
+    }
+}
+
+async fn ask_and_judge(
+    client: &Client,
+    name: &str,
+    asked: u32,
+    acks: &mpsc::UnboundedSender<Acknowledged>,
+) -> Result<(), ClientError> {
+    let prompt = format!("Question {asked} of {name}: which of the four answers is right?");
+    let spec = v1::RequestSpec { prompt, answer_kind: v1::AnswerKind::Label.into(), ..Default::default() };
+    let reply = client.route(v1::RouteRequest { request: Some(spec), ..Default::default() }).await?;
+    let right = asked.is_multiple_of(2);
+    let verdicts = if asked.is_multiple_of(3) { vec![!right, right] } else { vec![right] };
+    for correct in verdicts {
+        let feedback = v1::Feedback {
+            decision_id: reply.decision_id.clone(),
+            source: "kill9".to_owned(),
+            verdict: Some(v1::feedback::Verdict::Correct(correct)),
+            ..Default::default()
+        };
+        let ack = client.feedback(feedback).await?;
+        let decision = reply.decision_id.clone();
+        let cost_usd_nanos = reply.cost_usd_nanos;
+        // Nobody listens any more once the test has failed.
+        drop(acks.send(Acknowledged { decision, sequence: ack.sequence, score: ack.score, cost_usd_nanos }));
+    }
+    Ok(())
+}
+
+/// Each acknowledged feedback stands in its trace, and at least what the traces cost counts as spent.
+async fn everything_is_there(daemon: &Daemon, acknowledged: &[Acknowledged]) -> Result<(), Failure> {
+    let client = Client::connect(Target::new(&daemon.address)).await?;
+    let mut costs = std::collections::BTreeMap::new();
+    for ack in acknowledged {
+        let request = v1::GetTraceRequest { decision_id: ack.decision.clone() };
+        let trace = client.get_trace(request).await?.trace.ok_or("a reply without its trace")?;
+        let kept = trace.feedback.iter().find(|entry| entry.sequence == ack.sequence);
+        let kept = kept.ok_or_else(|| format!("feedback {} of {} is lost", ack.sequence, ack.decision))?;
+        assert_eq!(kept.score.to_bits(), ack.score.to_bits(), "feedback {} has changed", ack.sequence);
+        costs.insert(&ack.decision, ack.cost_usd_nanos);
+    }
+    let budget = client.get_budget(v1::GetBudgetRequest {}).await?.budget.ok_or("no budget")?;
+    let counted_usd_micros = budget.spent_usd_micros + budget.unknown_usd_micros;
+    let known_usd_micros = costs.values().sum::<i64>() / 1_000;
+    assert!(known_usd_micros > 0, "the demo's world is free of charge");
+    assert!(counted_usd_micros >= known_usd_micros, "{counted_usd_micros} of at least {known_usd_micros} are booked");
+    Ok(())
+}

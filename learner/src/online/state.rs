@@ -1,0 +1,188 @@
+//! The online state as bytes: versioned, checksummed, little-endian, equal bits back.
+//!
+//! | part | bytes |
+//! |---|---|
+//! | magic `pmonline` | 8 |
+//! | format version | 4 |
+//! | artifact version, feedback mark, trace mark | text, 8, 8 |
+//! | number of lanes, their names, the four blocks of the heads | 4, texts, 4 per number |
+//! | number of forecasts, for each the name and three lines of six numbers | 4, text, 8 per number |
+//! | XXH3 of all before | 8 |
+//!
+//! A text is its length in 4 bytes and its UTF-8. Nothing is allocated by a length that was not
+//! checked against the bytes that are left. A state that cannot be read is no loss: it is rebuilt
+//! from the rows.
+
+use std::sync::Arc;
+
+use pointsman_router::bandit::BanditSettings;
+use pointsman_router::features::SchemaHash;
+use pointsman_router::forecast::{LogLine, ModelForecast};
+use pointsman_router::ids::ModelName;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Online;
+
+const MAGIC: &[u8; 8] = b"pmonline";
+const FORMAT: u32 = 1;
+
+/// Why bytes are no state of this artifact.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// They are something else altogether.
+    #[error("this is no online state, rebuild it from the rows")]
+    Foreign,
+    /// They end too early.
+    #[error("the online state is cut short, rebuild it from the rows")]
+    Truncated,
+    /// They were changed since they were written.
+    #[error("the online state is damaged, rebuild it from the rows")]
+    Damaged,
+    /// They were written by another version of the program.
+    #[error("the online state has format {found} and this program reads {FORMAT}, rebuild it from the rows")]
+    Format {
+        /// The format found.
+        found: u32,
+    },
+    /// They belong to other settings or features.
+    #[error("the online state belongs to {found} and not to {expected}, rebuild it from the rows")]
+    OtherArtifact {
+        /// The version found.
+        found: String,
+        /// The version that was asked for.
+        expected: String,
+    },
+}
+
+impl Online {
+    /// The state as bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let blocks = self.heads.blocks();
+        let mut out = Vec::with_capacity(4 * blocks.iter().map(|b| b.len()).sum::<usize>() + 4_096);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT.to_le_bytes());
+        push_text(&mut out, self.version.as_str());
+        out.extend_from_slice(&self.feedback_mark.to_le_bytes());
+        out.extend_from_slice(&self.trace_mark.to_le_bytes());
+        push_length(&mut out, self.heads.models().len());
+        for name in self.heads.models() {
+            push_text(&mut out, name.as_str());
+        }
+        for number in blocks.into_iter().flatten() {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        push_length(&mut out, self.forecasts.models.len());
+        for (name, seen) in &self.forecasts.models {
+            push_text(&mut out, name.as_str());
+            for line in [seen.tokens_out, seen.cost_nanos, seen.latency_us] {
+                for number in [line.n].into_iter().chain(line.sums) {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+            }
+        }
+        let checksum = xxh3_64(&out);
+        out.extend_from_slice(&checksum.to_le_bytes());
+        out
+    }
+
+    /// The state that these bytes hold, of the artifact with these settings and features.
+    ///
+    /// # Errors
+    /// [`StateError`] when they are cut, changed, foreign, or of another artifact.
+    pub fn from_bytes(bytes: &[u8], settings: BanditSettings, schema: SchemaHash) -> Result<Self, StateError> {
+        let mut head = Reader(bytes);
+        if head.array::<8>()? != *MAGIC {
+            return Err(StateError::Foreign);
+        }
+        let found = u32::from_le_bytes(head.array()?);
+        if found != FORMAT {
+            return Err(StateError::Format { found });
+        }
+        let (body, checksum) = head.0.split_last_chunk::<8>().ok_or(StateError::Truncated)?;
+        let covered = bytes.len().saturating_sub(checksum.len());
+        if xxh3_64(bytes.get(..covered).unwrap_or_default()) != u64::from_le_bytes(*checksum) {
+            return Err(StateError::Damaged);
+        }
+        let mut reader = Reader(body);
+        let found = reader.text()?;
+        let mut online = Self::new(settings, schema);
+        if found != online.version.as_str() {
+            return Err(StateError::OtherArtifact { found, expected: online.version.as_str().to_owned() });
+        }
+        online.feedback_mark = u64::from_le_bytes(reader.array()?);
+        online.trace_mark = u64::from_le_bytes(reader.array()?);
+        online.read_heads(&mut reader)?;
+        online.read_forecasts(&mut reader)?;
+        if reader.0.is_empty() { Ok(online) } else { Err(StateError::Damaged) }
+    }
+
+    fn read_heads(&mut self, reader: &mut Reader<'_>) -> Result<(), StateError> {
+        let heads = Arc::make_mut(&mut self.heads);
+        for lane in 0..reader.length()? {
+            if heads.add(&ModelName::from(reader.text()?)) != lane {
+                return Err(StateError::Damaged);
+            }
+        }
+        let blocks = heads.blocks_mut();
+        for block in [blocks.sparse_means, blocks.sparse_variances, blocks.dense_means, blocks.dense_covariances] {
+            for cell in block {
+                *cell = f32::from_le_bytes(reader.array()?);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_forecasts(&mut self, reader: &mut Reader<'_>) -> Result<(), StateError> {
+        let forecasts = Arc::make_mut(&mut self.forecasts);
+        for _ in 0..reader.length()? {
+            let name = ModelName::from(reader.text()?);
+            let seen = ModelForecast {
+                tokens_out: reader.line()?,
+                cost_nanos: reader.line()?,
+                latency_us: reader.line()?,
+            };
+            forecasts.models.insert(name, seen);
+        }
+        Ok(())
+    }
+}
+
+fn push_length(out: &mut Vec<u8>, length: usize) {
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    push_length(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
+        let (taken, left) = self.0.split_first_chunk::<N>().ok_or(StateError::Truncated)?;
+        self.0 = left;
+        Ok(*taken)
+    }
+
+    fn length(&mut self) -> Result<usize, StateError> {
+        Ok(u32::from_le_bytes(self.array()?) as usize)
+    }
+
+    fn text(&mut self) -> Result<String, StateError> {
+        let length = self.length()?;
+        let (taken, left) = self.0.split_at_checked(length).ok_or(StateError::Truncated)?;
+        self.0 = left;
+        String::from_utf8(taken.to_vec()).map_err(|_| StateError::Damaged)
+    }
+
+    fn line(&mut self) -> Result<LogLine, StateError> {
+        let mut line = LogLine { n: f64::from_le_bytes(self.array()?), ..LogLine::default() };
+        for sum in &mut line.sums {
+            *sum = f64::from_le_bytes(self.array()?);
+        }
+        Ok(line)
+    }
+}

@@ -1,0 +1,347 @@
+use std::collections::BTreeMap;
+
+use pointsman_router::clock::Draw;
+use pointsman_router::encode::Encoder;
+use pointsman_router::forecast::Forecast;
+use pointsman_router::heads::{DENSE_ROWS, triangle};
+use pointsman_router::ids::TaskType;
+use pointsman_router::policy::{Ask, Contender, Objective, Policy};
+use pointsman_router::request::{AnswerKind, Message, Prompt, Request, Role};
+use proptest::prelude::*;
+
+use super::*;
+
+const SCHEMA: SchemaHash = SchemaHash(9);
+
+fn request(text: &str) -> Request {
+    Request {
+        prompt: Arc::new(Prompt {
+            system: String::new(),
+            messages: vec![Message { role: Role::User, content: text.to_owned() }],
+            temperature: None,
+            stop: Vec::new(),
+            schema: None,
+            caller_ref: None,
+        }),
+        kind: AnswerKind::Text,
+        answer_pattern: None,
+        task_type: None,
+        tags: BTreeMap::new(),
+        embedding: Vec::new(),
+        max_cost: None,
+        answer_value: None,
+        output_tokens_max: None,
+        quality_threshold: None,
+        calls_max: None,
+        models_allowed: Vec::new(),
+        models_denied: Vec::new(),
+        deadline: None,
+    }
+}
+
+fn features(text: &str) -> Features {
+    Features { schema: SCHEMA, ..Encoder::new(3).encode(&request(text)) }
+}
+
+fn blank(surface: [f32; 8]) -> Features {
+    Features { text: Vec::new(), surface, tags: Vec::new(), sketch: Vec::new(), prompt_bytes: 1, schema: SCHEMA }
+}
+
+fn online() -> Online {
+    Online::new(BanditSettings::default(), SCHEMA)
+}
+
+fn label(online: &mut Online, seq: u64, features: &Features, model: &str, labels: (Option<f64>, Option<f64>)) {
+    let (old, new) = labels;
+    online.teach(seq, &Lesson { features, model: &ModelName::new(model), old, new });
+}
+
+type Matrix = [[f64; DENSE_ROWS]; DENSE_ROWS];
+
+fn covariance(online: &Online, lane: usize) -> Matrix {
+    let (block, stride) = (online.heads.blocks()[3], online.heads.stride());
+    std::array::from_fn(|i| {
+        std::array::from_fn(|j| f64::from(block[triangle(i.max(j), i.min(j)) * stride + lane]))
+    })
+}
+
+/// The inverse by Gauss-Jordan elimination with pivots.
+fn inverse(matrix: &Matrix) -> Matrix {
+    let mut left = *matrix;
+    let mut right: Matrix = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
+    for column in 0..DENSE_ROWS {
+        let pivot =
+            (column..DENSE_ROWS).max_by(|a, b| left[*a][column].abs().total_cmp(&left[*b][column].abs())).unwrap();
+        left.swap(column, pivot);
+        right.swap(column, pivot);
+        let divisor = left[column][column];
+        for j in 0..DENSE_ROWS {
+            left[column][j] /= divisor;
+            right[column][j] /= divisor;
+        }
+        for row in (0..DENSE_ROWS).filter(|row| *row != column) {
+            let factor = left[row][column];
+            for j in 0..DENSE_ROWS {
+                left[row][j] -= factor * left[column][j];
+                right[row][j] -= factor * right[column][j];
+            }
+        }
+    }
+    right
+}
+
+#[test]
+fn without_sparse_inputs_the_information_adds_up() {
+    // Independent of the update's own formula: Σ⁻¹ grows by w zzᵀ, and m moves by Σ_new z (y − p).
+    let mut online = online();
+    let mut information: Matrix = std::array::from_fn(|i| {
+        std::array::from_fn(|j| {
+            if i != j {
+                0.0
+            } else if i == 0 {
+                0.25
+            } else {
+                4.0
+            }
+        })
+    });
+    let mut mean = [0.0_f64; DENSE_ROWS];
+    let mut draw = Draw::from_seed(1);
+    for seq in 1..=200 {
+        let surface: [f32; 8] = std::array::from_fn(|_| f32::from((draw.next_u64() >> 56) as u8) / 128.0 - 1.0);
+        let y = f64::from(u8::from(draw.uniform() < 0.5 + 0.4 * f64::from(surface[0])));
+        label(&mut online, seq, &blank(surface), "m", (None, Some(y)));
+        let z: [f64; DENSE_ROWS] = std::array::from_fn(|i| if i == 0 { 1.0 } else { f64::from(surface[i - 1]) });
+        let p = 1.0 / (1.0 + (-mean.iter().zip(&z).map(|(m, z)| m * z).sum::<f64>()).exp());
+        for i in 0..DENSE_ROWS {
+            for j in 0..DENSE_ROWS {
+                information[i][j] += (p * (1.0 - p)).max(1e-4) * z[i] * z[j];
+            }
+        }
+        let updated = inverse(&information);
+        for i in 0..DENSE_ROWS {
+            mean[i] += (0..DENSE_ROWS).map(|j| updated[i][j] * z[j]).sum::<f64>() * (y - p);
+        }
+    }
+    let (expected, got) = (inverse(&information), covariance(&online, 0));
+    let stride = online.heads.stride();
+    for i in 0..DENSE_ROWS {
+        assert!((f64::from(online.heads.blocks()[2][i * stride]) - mean[i]).abs() < 1e-3);
+        for j in 0..DENSE_ROWS {
+            assert!((got[i][j] - expected[i][j]).abs() < 1e-4, "{i} {j}: {} {}", got[i][j], expected[i][j]);
+        }
+    }
+}
+
+#[test]
+fn with_text_one_step_agrees_with_explicit_vectors() {
+    let mut online = online();
+    let features = features("Which of these is a prime? 21, 23 or 25");
+    let inputs = Inputs::of(&features);
+    let mut rows: BTreeMap<usize, f64> = BTreeMap::new();
+    for (row, x) in &inputs.sparse {
+        *rows.entry(usize::from(*row)).or_default() += f64::from(*x);
+    }
+    label(&mut online, 1, &features, "m", (None, Some(1.0)));
+    // Before: means zero, so p = ½ and w = ¼; variances 4, ¼ and 2.
+    let prior = |i: usize| if i == 0 { 4.0 } else { 0.25 };
+    let z = inputs.dense.map(f64::from);
+    let variance = z.iter().enumerate().map(|(i, z)| prior(i) * z * z).sum::<f64>()
+        + rows.values().map(|x| 2.0 * x * x).sum::<f64>();
+    let scale = 1.0 + 0.25 * variance;
+    let (blocks, stride) = (online.heads.blocks(), online.heads.stride());
+    for (row, x) in rows {
+        let (mean, spread) = (f64::from(blocks[0][row * stride]), f64::from(blocks[1][row * stride]));
+        assert!((mean - 2.0 * x * 0.5 / scale).abs() < 1e-6);
+        assert!((spread - 2.0 / (1.0 + 10.0 * 0.25 * x * x * 2.0)).abs() < 1e-6);
+    }
+    for i in 0..DENSE_ROWS {
+        assert!((f64::from(blocks[2][i * stride]) - prior(i) * z[i] * 0.5 / scale).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn a_correction_moves_the_mean_by_its_formula_and_leaves_the_variance() {
+    let features = features("the capital of Peru");
+    let mut one = online();
+    label(&mut one, 1, &features, "m", (None, Some(1.0)));
+    let before = one.clone();
+    let reading = update::read(&before.heads, 0, &Inputs::of(&features));
+    label(&mut one, 2, &features, "m", (Some(1.0), Some(0.25)));
+    assert_eq!(one.heads.blocks()[1], before.heads.blocks()[1]);
+    assert_eq!(one.heads.blocks()[3], before.heads.blocks()[3]);
+    let policy = |o: &Online| o.heads.score(&Inputs::of(&features))[0];
+    let (p, now) = (reading.probability(), policy(&one));
+    // The logit falls by v(y_old − y_new)/(1 + wv), with the v that includes the text.
+    let w = p * (1.0 - p);
+    let inputs = Inputs::of(&features);
+    let text: f64 = {
+        let mut rows: BTreeMap<u16, f64> = BTreeMap::new();
+        inputs.sparse.iter().for_each(|(row, x)| *rows.entry(*row).or_default() += f64::from(*x));
+        let stride = before.heads.stride();
+        rows.iter().map(|(row, x)| f64::from(before.heads.blocks()[1][usize::from(*row) * stride]) * x * x).sum()
+    };
+    let v = f64::from(policy(&before).variance) + text;
+    let fall = v * 0.75 / (1.0 + w * v);
+    assert!((f64::from(policy(&before).mean - now.mean) - fall).abs() < 1e-4);
+}
+
+#[test]
+fn a_withdrawn_label_moves_back_and_unusable_lessons_move_only_the_mark() {
+    let features = features("the capital of Peru");
+    let mut one = online();
+    label(&mut one, 1, &features, "m", (None, Some(1.0)));
+    let mean = |o: &Online| o.heads.score(&Inputs::of(&features))[0].mean;
+    let taught = mean(&one);
+    label(&mut one, 2, &features, "m", (Some(1.0), None));
+    assert!(mean(&one) < taught && mean(&one) > 0.0);
+    let mut same = one.clone();
+    label(&mut same, 3, &features, "m", (None, None));
+    label(&mut same, 4, &features, "m", (None, Some(f64::NAN)));
+    label(&mut same, 5, &Features { schema: SchemaHash(1), ..features.clone() }, "x", (None, Some(1.0)));
+    assert_eq!(same.heads, one.heads);
+    assert_eq!((same.feedback_mark(), one.feedback_mark()), (5, 2));
+}
+
+#[test]
+fn another_model_leaves_the_bits_of_the_first() {
+    let features = features("the capital of Peru");
+    let mut one = online();
+    label(&mut one, 1, &features, "a", (None, Some(1.0)));
+    let inputs = Inputs::of(&features);
+    let before = one.heads.score(&inputs)[0];
+    for seq in 2..20 {
+        label(&mut one, seq, &features, &format!("b{seq}"), (None, Some(0.0)));
+    }
+    let after = one.heads.score(&inputs)[0];
+    assert_eq!(
+        (before.mean.to_bits(), before.variance.to_bits()),
+        (after.mean.to_bits(), after.variance.to_bits())
+    );
+}
+
+/// Some lessons and calls in a fixed order.
+fn lived(count: u64) -> Online {
+    let mut online = online();
+    let mut draw = Draw::from_seed(5);
+    for seq in 1..=count {
+        let length = u32::try_from(seq).unwrap();
+        let model = ModelName::from(format!("m{}", draw.next_u64() % 10));
+        let y = draw.uniform();
+        label(
+            &mut online,
+            seq,
+            &features(&format!("question {} of {y}", seq % 7)),
+            model.as_str(),
+            (None, Some(y)),
+        );
+        let call = Call {
+            model: &model,
+            prompt_bytes: 100 + length,
+            tokens_out: draw.next_u64() % 300,
+            cost: NanoUsd::new((draw.next_u64() % 9_000) as i64),
+            latency: Duration::from_micros(draw.next_u64() % 800_000),
+        };
+        online.observe(seq + 3, &call);
+    }
+    online
+}
+
+#[test]
+fn a_state_survives_as_bytes_and_a_rebuild_equals_it() {
+    let one = lived(60);
+    let read = Online::from_bytes(&one.to_bytes(), BanditSettings::default(), SCHEMA).unwrap();
+    assert_eq!(read.to_bytes(), one.to_bytes());
+    assert_eq!((read.feedback_mark(), read.trace_mark()), (60, 63));
+    assert!(lived(60) == one);
+    assert!(lived(59) != one);
+    // It goes on learning as the first would have.
+    let (mut one, mut read) = (one, read);
+    for state in [&mut one, &mut read] {
+        label(state, 61, &features("more"), "new", (None, Some(0.5)));
+    }
+    assert!(one == read);
+    assert!(Online::from_bytes(&online().to_bytes(), BanditSettings::default(), SCHEMA).unwrap() == online());
+}
+
+#[test]
+fn bytes_that_are_no_state_are_told_apart() {
+    let bytes = lived(3).to_bytes();
+    let read = |bytes: &[u8]| Online::from_bytes(bytes, BanditSettings::default(), SCHEMA).map(|_| ());
+    assert_eq!(read(b"PK\x03\x04 and so on"), Err(StateError::Foreign));
+    assert_eq!(read(&bytes[..7]), Err(StateError::Truncated));
+    assert_eq!(read(&bytes[..bytes.len() - 1]), Err(StateError::Damaged));
+    let mut other = bytes.clone();
+    other[8] = 2;
+    assert_eq!(read(&other), Err(StateError::Format { found: 2 }));
+    let bold = BanditSettings { alpha: 1.0, ..BanditSettings::default() };
+    assert!(matches!(Online::from_bytes(&bytes, bold, SCHEMA), Err(StateError::OtherArtifact { .. })));
+    assert!(matches!(
+        Online::from_bytes(&bytes, BanditSettings::default(), SchemaHash(1)),
+        Err(StateError::OtherArtifact { .. })
+    ));
+}
+
+/// Four topics with words of their own; each model is good at one of them.
+fn topic_world(context: bool) -> f64 {
+    const WORDS: [&str; 4] = [
+        "tort plaintiff clause verdict statute appeal",
+        "enzyme membrane protein cell genome tissue",
+        "integral matrix theorem prime vector proof",
+        "treaty empire revolt dynasty harvest siege",
+    ];
+    const ROUNDS: u32 = 1_200;
+    let mut draw = Draw::from_seed(2);
+    let mut online = online();
+    let names: Vec<ModelName> = (0..4).map(|i| ModelName::from(format!("m{i}"))).collect();
+    let forecast = Forecast { cost: NanoUsd::ZERO, latency_p95: None };
+    let contenders: Vec<Contender> = names.iter().map(|name| Contender { name: name.clone(), forecast }).collect();
+    let mut expected = 0.0;
+    for round in 0..ROUNDS {
+        let topic = (draw.next_u64() % 4) as usize;
+        let own: Vec<&str> = WORDS[topic].split(' ').collect();
+        let text: Vec<&str> = (0..12)
+            .map(|i| if i % 2 == 0 { "the question of a" } else { own[(draw.next_u64() % 6) as usize] })
+            .collect();
+        let features = if context { features(&text.join(" ")) } else { blank([0.0; 8]) };
+        let ask = Ask {
+            features: &features,
+            task: &TaskType::new("t"),
+            objective: Objective { cost_weight_per_usd: 0.0 },
+            caller_ref: None,
+            contenders: &contenders,
+        };
+        let picks = online.policy().score(&ask).estimates;
+        let picked = draw.index(picks.iter().map(|e| e.pick)).unwrap();
+        let skill = if picked == topic { 0.9 } else { 0.5 };
+        if round >= ROUNDS / 2 {
+            expected += skill / f64::from(ROUNDS / 2);
+        }
+        let y = f64::from(u8::from(draw.uniform() < skill));
+        label(&mut online, u64::from(round), &features, names[picked].as_str(), (None, Some(y)));
+    }
+    expected
+}
+
+#[test]
+fn where_topics_favour_different_models_context_pays() {
+    let (with, without) = (topic_world(true), topic_world(false));
+    // Best single and context-free: .6; told the topic: .9.
+    assert!(without < 0.66, "{without}");
+    assert!(with > 0.8, "{with}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_bytes_panic_the_reader(mut bytes in prop::collection::vec(any::<u8>(), 0..400), keep in 0_usize..200, sum in any::<bool>()) {
+        let mut state = online().to_bytes();
+        state.truncate(keep);
+        state.append(&mut bytes);
+        if sum {
+            let checksum = xxhash_rust::xxh3::xxh3_64(&state);
+            state.extend_from_slice(&checksum.to_le_bytes());
+        }
+        let _ = Online::from_bytes(&state, BanditSettings::default(), SCHEMA);
+    }
+}

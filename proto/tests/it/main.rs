@@ -1,0 +1,3 @@
+//! House rules of the wire, checked on the descriptor set that the crate ships.
+
+mod wire;

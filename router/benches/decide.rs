@@ -1,0 +1,218 @@
+//! How long a decision takes: a prompt of 200 tokens (900 bytes), twelve models, all of them learned.
+//!
+//! `encode_and_decide` is what a request pays before its hold, with sets of up to one, three and eight
+//! models; the budget with one is 60 µs. `encode`, `score` and `thompson` are parts of it.
+
+#![allow(missing_docs, reason = "criterion's macro makes public items without documentation")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use futures_util::future::BoxFuture;
+use pointsman_router::admit::Admitted;
+use pointsman_router::backend::{Backend, Call, CallError, Reply};
+use pointsman_router::bandit::{BanditPolicy, BanditSettings};
+use pointsman_router::breaker::Breaker;
+use pointsman_router::clock::{Draw, Timestamp};
+use pointsman_router::decide::decide;
+use pointsman_router::encode::{Encoder, encode};
+use pointsman_router::forecast::{Forecast, Forecasts};
+use pointsman_router::heads::Heads;
+use pointsman_router::ids::{DecisionId, ModelName, TaskType};
+use pointsman_router::model::{Availability, Model, ModelCard, Pool, Pricing};
+use pointsman_router::money::{NanoUsd, Price};
+use pointsman_router::policy::{Ask, Contender, Objective, Policy, Snapshot};
+use pointsman_router::request::{AnswerKind, Message, Prompt, Request, Role};
+use pointsman_router::selection::{Utility, thompson};
+use pointsman_router::settings::Settings;
+use pointsman_router::trace::{Trace, TracePlace, TraceSink, TracesFull};
+
+const MODELS: usize = 12;
+const QUESTION: &str = "A refrigerator discards heat from a freezer box to the air of the kitchen. \
+    During a test the box was held at -18 degrees while the room stayed at 24 degrees, and a meter on \
+    the cord read 412 watts. The maker claims that 1,350 watts leave the box. Which of the following \
+    statements about the claim is correct, if losses through the walls can be neglected and the \
+    working fluid returns to its state after each cycle? Give the letter only.\n\
+    A. It contradicts the first law.\nB. It contradicts the second law.\nC. It contradicts both laws.\n\
+    D. It is possible, and the coefficient of performance is 3.28.\n\
+    E. It is possible only while the room is colder than the box.\n\
+    F. It cannot be judged without the mass flow.\nG. It holds for a heat pump but not for a freezer.\n\
+    H. It is possible, and the coefficient of performance is 0.31.\nI. None of these, because the \
+    meter reads apparent and not real power.\nJ. All of the above are wrong.";
+
+/// Takes every trace and keeps none.
+#[derive(Debug)]
+struct NoTraces;
+
+impl TraceSink for NoTraces {
+    fn reserve(&self) -> Result<(), TracesFull> {
+        Ok(())
+    }
+
+    fn release(&self) {}
+
+    fn push(&self, _trace: Arc<Trace>) {}
+}
+
+/// A decision calls nobody.
+#[derive(Debug)]
+struct Uncalled;
+
+impl Backend for Uncalled {
+    fn generate(&self, _call: Call) -> BoxFuture<'_, Result<Reply, CallError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+fn request(calls_max: u32) -> Request {
+    Request {
+        prompt: Arc::new(Prompt {
+            system: String::new(),
+            messages: vec![Message { role: Role::User, content: QUESTION.to_owned() }],
+            temperature: None,
+            stop: Vec::new(),
+            schema: None,
+            caller_ref: None,
+        }),
+        kind: AnswerKind::Label { allowed: Vec::new() },
+        answer_pattern: None,
+        task_type: None,
+        tags: [("tenant".to_owned(), "bench".to_owned())].into(),
+        embedding: Vec::new(),
+        max_cost: None,
+        answer_value: None,
+        output_tokens_max: None,
+        quality_threshold: None,
+        calls_max: Some(calls_max),
+        models_allowed: Vec::new(),
+        models_denied: Vec::new(),
+        deadline: None,
+    }
+}
+
+fn names() -> Vec<ModelName> {
+    (0..MODELS).map(|i| ModelName::from(format!("model-{i:02}"))).collect()
+}
+
+fn pool() -> Arc<Pool> {
+    let price = Price {
+        input_per_million_tokens: NanoUsd::new(150_000_000),
+        output_per_million_tokens: NanoUsd::new(600_000_000),
+        per_call: NanoUsd::ZERO,
+    };
+    let model = |name: ModelName| Model {
+        breaker: Arc::new(Breaker::new(name.as_str())),
+        card: Arc::new(ModelCard {
+            backend: "bench".into(),
+            upstream: name.as_str().into(),
+            name,
+            pricing: Pricing::PerToken(price),
+            context_tokens_max: 32_000,
+            output_tokens_max: 1_024,
+            timeout: Duration::from_secs(30),
+            family: None,
+        }),
+        backend: Arc::new(Uncalled),
+        availability: Availability::Available,
+    };
+    Arc::new(Pool::new(names().into_iter().map(model).collect()))
+}
+
+/// A policy as feedback would have left it: every number set, every model somewhat known.
+fn policy(encoder: &Encoder) -> BanditPolicy {
+    let settings = BanditSettings::default();
+    let mut heads = Heads::new(settings.prior, encoder.schema());
+    for name in names() {
+        heads.add(&name);
+    }
+    let blocks = heads.blocks_mut();
+    for (mean, i) in blocks.sparse_means.iter_mut().chain(blocks.dense_means).zip((0..=u16::MAX).cycle()) {
+        *mean = f32::from(i.wrapping_mul(7_919)) / 131_072.0 - 0.25;
+    }
+    for variance in blocks.dense_covariances {
+        *variance *= 0.05;
+    }
+    BanditPolicy::new(settings.version(encoder.schema()), settings, Arc::new(heads))
+}
+
+fn snapshot(policy: &BanditPolicy) -> Arc<Snapshot> {
+    let mut forecasts = Forecasts::default();
+    for name in names() {
+        let seen = forecasts.models.entry(name).or_default();
+        for bytes in [200, 400, 900, 1_500] {
+            seen.tokens_out.observe(bytes, 120.0);
+            seen.latency_us.observe(bytes, 900_000.0);
+        }
+    }
+    Arc::new(Snapshot { policy: Arc::new(policy.clone()), forecasts: Arc::new(forecasts) })
+}
+
+fn admitted(
+    request: &Request,
+    pool: &Arc<Pool>,
+    snapshot: &Arc<Snapshot>,
+    sink: &Arc<dyn TraceSink>,
+) -> Option<Admitted> {
+    let at = Timestamp::from_micros(1_800_000_000_000_000);
+    let mut draw = Draw::from_seed(5);
+    Some(Admitted {
+        id: DecisionId::new(at, &mut draw),
+        at,
+        seed: 5,
+        draw,
+        request: request.clone(),
+        pool: Arc::clone(pool),
+        snapshot: Arc::clone(snapshot),
+        deadline: None,
+        place: TracePlace::reserve(sink).ok()?,
+    })
+}
+
+fn whole(c: &mut Criterion) {
+    let settings = Settings::default();
+    let encoder = Encoder::new(7);
+    let (pool, snapshot) = (pool(), snapshot(&policy(&encoder)));
+    let sink: Arc<dyn TraceSink> = Arc::new(NoTraces);
+    for calls_max in [1, 3, 8] {
+        let request = request(calls_max);
+        c.bench_function(&format!("encode_and_decide/{calls_max}"), |b| {
+            b.iter_batched(
+                || admitted(&request, &pool, &snapshot, &sink),
+                |admitted| {
+                    let encoded = encode(&encoder, admitted?);
+                    let decision = decide(&encoded, &mut Draw::from_seed(9), &settings, None);
+                    Some((decision.ok()?, encoded))
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+fn parts(c: &mut Criterion) {
+    let encoder = Encoder::new(7);
+    let request = request(1);
+    let policy = policy(&encoder);
+    let forecast = Forecast { cost: NanoUsd::new(20_000), latency_p95: None };
+    let contenders: Vec<Contender> = names().into_iter().map(|name| Contender { name, forecast }).collect();
+    let task = TaskType::new("complex_reasoning");
+    let features = encoder.encode(&request);
+    let ask = Ask {
+        features: &features,
+        task: &task,
+        objective: Objective { cost_weight_per_usd: 20.0 },
+        caller_ref: None,
+        contenders: &contenders,
+    };
+    let utilities: Vec<Utility> = (0_u8..12)
+        .map(|i| Utility { mean: 0.5 + 0.01 * f64::from(i), sd: 0.02 + 0.01 * f64::from((i * 5) % 7) })
+        .collect();
+    c.bench_function("encode", |b| b.iter(|| encoder.encode(black_box(&request))));
+    c.bench_function("score", |b| b.iter(|| policy.score(black_box(&ask))));
+    c.bench_function("thompson", |b| b.iter(|| thompson(black_box(&utilities))));
+}
+
+criterion_group!(benches, whole, parts);
+criterion_main!(benches);

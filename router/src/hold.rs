@@ -1,0 +1,97 @@
+//! Hold: money is reserved before anything is called.
+//!
+//! A hold is the worst case of the chosen set with its allowed retries. The [`Ledger`] grants it or
+//! says which budget has no room; it must never grant more than a budget has left, however many ask
+//! at once, and never forget a grant. [`crate::settle`] ends every hold exactly once.
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+use crate::clock::Timestamp;
+use crate::ids::DecisionId;
+use crate::money::NanoUsd;
+
+/// A budget that has no room for a hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("budget `{budget}` has {left} left of {amount} and the cheapest call may cost {asked}; it resets at {resets_at_text}")]
+pub struct NoMoney {
+    /// The budget's name.
+    pub budget: String,
+    /// What it amounts to per window.
+    pub amount: NanoUsd,
+    /// What is left in this window.
+    pub left: NanoUsd,
+    /// What was asked for.
+    pub asked: NanoUsd,
+    /// When the window ends; `None` for a budget that never resets.
+    pub resets_at: Option<Timestamp>,
+    /// The same as text, `never` for a budget that never resets.
+    pub resets_at_text: String,
+}
+
+/// Why a hold was not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    /// A budget has no room. Nothing was reserved.
+    #[error(transparent)]
+    NoMoney(#[from] NoMoney),
+    /// The durable ledger cannot be written. Nothing was reserved.
+    #[error("the ledger cannot be written: {detail}")]
+    Ledger {
+        /// What the store said.
+        detail: String,
+    },
+}
+
+/// Money reserved for one decision. It is a claim ticket and moves no money by being dropped: the
+/// stage that holds it settles it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The decision that holds it.
+    pub decision: DecisionId,
+    /// How much.
+    pub amount: NanoUsd,
+    /// The start of the budget's window in which it was taken: spend belongs there.
+    pub window: Timestamp,
+}
+
+/// How a hold ends. The three parts are what was really spent; the rest of the hold is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bill {
+    /// What the calls cost, known or estimated.
+    pub settled: NanoUsd,
+    /// Worst cases of calls that were sent and never accounted for: count as spent.
+    pub unknown: NanoUsd,
+}
+
+impl Bill {
+    /// All that counts as spent.
+    #[must_use]
+    pub fn spent(&self) -> NanoUsd {
+        self.settled.saturating_add(self.unknown)
+    }
+
+    /// By how much the bill is above what was held; zero when it is not.
+    #[must_use]
+    pub fn overrun(&self, held: NanoUsd) -> NanoUsd {
+        self.spent().saturating_sub(held).max(NanoUsd::ZERO)
+    }
+}
+
+/// The port for money.
+pub trait Ledger: Send + Sync + fmt::Debug {
+    /// What may still be held now; `None` where no budget is configured.
+    fn left(&self, now: Timestamp) -> Option<NanoUsd>;
+
+    /// Reserves an amount, or nothing.
+    ///
+    /// # Errors
+    /// [`HoldError::NoMoney`] when a budget has no room, [`HoldError::Ledger`] when the durable part
+    /// cannot be written.
+    fn hold(&self, decision: DecisionId, amount: NanoUsd, now: Timestamp) -> BoxFuture<'_, Result<Hold, HoldError>>;
+
+    /// Ends a hold in memory: books the bill, releases the rest. It becomes durable with the trace
+    /// that carries the same hold and bill. Must be called exactly once per hold.
+    fn settle(&self, hold: &Hold, bill: Bill);
+}

@@ -1,0 +1,275 @@
+//! Thompson sampling with exact probabilities: who would have the highest draw, and how often.
+//!
+//! Each contender's utility is a Gaussian. A Thompson sampler draws once from each and picks the
+//! highest; here the probability of that is computed instead,
+//! P(a) = ∫ φ_a(u) Π_{j≠a} Φ_j(u) du (Chapelle & Li 2011), and the pick is drawn from it. So the
+//! logged propensity is exact by construction: it is the one that the draw used.
+//!
+//! One grid serves all contenders. Its cells follow the narrowest Gaussian that changes there, so a
+//! well-known contender beside an unknown one is resolved too; within a cell both Φ_a and the
+//! product of the others are parabolas through three points (Simpson's rule against dΦ_a). The tests
+//! compare with a dense integral. Contenders that cannot win (4.5 standard deviations under the
+//! best's lower end) have probability zero.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "slices of one length, the number of contenders, and a table with a clamped index"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a clamped, positive number becomes an index"
+)]
+
+use std::sync::LazyLock;
+
+/// The utility of one contender, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Utility {
+    /// Its mean.
+    pub mean: f64,
+    /// Its standard deviation; zero when it is certain.
+    pub sd: f64,
+}
+
+/// Standard deviations that a Gaussian reaches to each side.
+const REACH: f64 = 4.5;
+/// Standard deviations that a cell is wide.
+const CELL: f64 = 0.6;
+/// More cells than this are never made; the last one then takes the rest.
+const CELLS_MAX: usize = 192;
+/// Certain contenders are treated as this wide, relative to the largest utility.
+const SD_RELATIVE_MIN: f64 = 1e-9;
+
+/// The probability of each contender to have the highest draw; they sum to one. Contenders whose
+/// mean is not finite have none, unless all are so: then all are alike.
+#[must_use]
+pub fn thompson(utilities: &[Utility]) -> Vec<f64> {
+    let mut picks = vec![0.0; utilities.len()];
+    let largest = utilities.iter().map(|u| u.mean.abs()).filter(|m| m.is_finite()).fold(1.0, f64::max);
+    let floored = |u: &Utility| Gaussian {
+        mean: u.mean,
+        sd: if u.sd.is_finite() { u.sd.max(SD_RELATIVE_MIN * largest) } else { largest },
+    };
+    let finite = || utilities.iter().enumerate().filter(|(_, u)| u.mean.is_finite());
+    let low = finite().map(|(_, u)| floored(u).low()).fold(f64::NEG_INFINITY, f64::max);
+    let (at, able): (Vec<usize>, Vec<Gaussian>) =
+        finite().map(|(i, u)| (i, floored(u))).filter(|(_, g)| g.high() > low).unzip();
+    match at.as_slice() {
+        [] => picks.fill(1.0 / utilities.len().max(1) as f64),
+        [only] => picks[*only] = 1.0,
+        _ => {
+            let shares = integrate(&able, low);
+            let total: f64 = shares.iter().sum();
+            // Utilities near the end of f64's range overflow; they tell nobody apart.
+            let even = 1.0 / at.len() as f64;
+            for (i, share) in at.iter().zip(&shares) {
+                picks[*i] = if total > 0.0 && total.is_finite() { share / total } else { even };
+            }
+        }
+    }
+    picks
+}
+
+/// Mixes the probabilities with the uniform ones: each is then at least ε/K.
+pub fn floor(picks: &mut [f64], epsilon: f64) {
+    let even = epsilon / picks.len().max(1) as f64;
+    for pick in picks {
+        *pick = (1.0 - epsilon) * *pick + even;
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Gaussian {
+    mean: f64,
+    sd: f64,
+}
+
+impl Gaussian {
+    fn low(self) -> f64 {
+        self.mean - REACH * self.sd
+    }
+
+    fn high(self) -> f64 {
+        self.mean + REACH * self.sd
+    }
+}
+
+/// At one point: each contender's Φ, and the product of the others'.
+#[derive(Clone)]
+struct Node {
+    below: Vec<f64>,
+    others: Vec<f64>,
+}
+
+impl Node {
+    fn new(contenders: usize) -> Self {
+        Self { below: vec![0.0; contenders], others: vec![0.0; contenders] }
+    }
+
+    fn fill(&mut self, able: &[Gaussian], inverse_sds: &[f64], u: f64) {
+        let mut product = 1.0;
+        for (((below, other), g), inverse) in
+            self.below.iter_mut().zip(&mut self.others).zip(able).zip(inverse_sds)
+        {
+            *below = normal_cdf((u - g.mean) * inverse);
+            *other = product;
+            product *= *below;
+        }
+        product = 1.0;
+        for (below, other) in self.below.iter().zip(&mut self.others).rev() {
+            *other *= product;
+            product *= below;
+        }
+    }
+}
+
+fn integrate(able: &[Gaussian], low: f64) -> Vec<f64> {
+    let inverse_sds: Vec<f64> = able.iter().map(|g| g.sd.recip()).collect();
+    let high = able.iter().map(|g| g.high()).fold(low, f64::max);
+    let mut shares = vec![0.0; able.len()];
+    let (mut left, mut middle, mut right) = (Node::new(able.len()), Node::new(able.len()), Node::new(able.len()));
+    let mut u = low;
+    left.fill(able, &inverse_sds, u);
+    for cell in 1..=CELLS_MAX {
+        let end = if cell == CELLS_MAX { high } else { cell_end(able, u).min(high) };
+        middle.fill(able, &inverse_sds, 0.5 * (u + end));
+        right.fill(able, &inverse_sds, end);
+        for (a, share) in shares.iter_mut().enumerate() {
+            let rise = 0.5 * (right.below[a] - left.below[a]);
+            let bend = 0.5 * (left.below[a] + right.below[a]) - middle.below[a];
+            let slope = 0.5 * (right.others[a] - left.others[a]);
+            // ∫ g dF over the cell for parabolas g and F through the three points; 2/6 and 4/3 are theirs.
+            let simpson = (left.others[a] + 4.0 * middle.others[a] + right.others[a]) / 3.0;
+            *share += (rise * simpson + 4.0 / 3.0 * slope * bend).max(0.0);
+        }
+        if end >= high {
+            break;
+        }
+        std::mem::swap(&mut left, &mut right);
+        u = end;
+    }
+    shares
+}
+
+/// The end of the cell that begins at u: a fraction of the narrowest Gaussian that changes at u, and
+/// not beyond the beginning of one that changes later.
+fn cell_end(able: &[Gaussian], u: f64) -> f64 {
+    able.iter().filter(|g| g.high() > u).map(|g| (u + CELL * g.sd).max(g.low())).fold(f64::INFINITY, f64::min)
+}
+
+const TABLE_STEPS_PER_SD: usize = 128;
+const TABLE_REACH: f64 = 6.0;
+const TABLE_SIZE: usize = 12 * TABLE_STEPS_PER_SD;
+
+/// Φ and its rise to the next entry.
+static TABLE: LazyLock<Vec<(f64, f64)>> = LazyLock::new(|| {
+    let exact = |i: usize| {
+        let z = i as f64 / TABLE_STEPS_PER_SD as f64 - TABLE_REACH;
+        0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2)
+    };
+    (0..=TABLE_SIZE).map(|i| (exact(i), exact(i + 1) - exact(i))).collect()
+});
+
+/// Φ(z) by linear interpolation, within 2e-6.
+fn normal_cdf(z: f64) -> f64 {
+    let at = ((z + TABLE_REACH) * TABLE_STEPS_PER_SD as f64).clamp(0.0, TABLE_SIZE as f64);
+    let whole = at as usize;
+    let (value, rise) = TABLE[whole];
+    value + rise * (at - whole as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn utilities(pairs: &[(f64, f64)]) -> Vec<Utility> {
+        pairs.iter().map(|(mean, sd)| Utility { mean: *mean, sd: *sd }).collect()
+    }
+
+    /// The integral on a grid of the narrowest Gaussian's scale, with the exact Φ and φ.
+    fn dense(pairs: &[(f64, f64)]) -> Vec<f64> {
+        let cdf = |z: f64| 0.5 * libm::erfc(-z / 2_f64.sqrt());
+        let density = |z: f64| (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        pairs
+            .iter()
+            .enumerate()
+            .map(|(a, (mean, sd))| {
+                let narrowest = pairs.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
+                let step = narrowest / 40.0;
+                let steps = (16.0 * sd / step).ceil() as usize;
+                (0..steps)
+                    .map(|i| {
+                        let u = mean - 8.0 * sd + (i as f64 + 0.5) * step;
+                        let others: f64 = pairs
+                            .iter()
+                            .enumerate()
+                            .filter(|(j, _)| *j != a)
+                            .map(|(_, (m, s))| cdf((u - m) / s))
+                            .product();
+                        density((u - mean) / sd) / sd * others * step
+                    })
+                    .sum()
+            })
+            .collect()
+    }
+
+    fn check(pairs: &[(f64, f64)]) {
+        let (got, expected) = (thompson(&utilities(pairs)), dense(pairs));
+        for (g, e) in got.iter().zip(&expected) {
+            assert!((g - e).abs() < 1e-4, "{pairs:?}\ngot      {got:?}\nexpected {expected:?}");
+        }
+        assert!((got.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn it_agrees_with_the_dense_integral() {
+        check(&[(0.5, 0.1), (0.6, 0.1)]);
+        check(&[(0.5, 0.3), (0.505, 0.002), (0.5, 0.002)]);
+        check(&[(0.7, 0.01), (0.4, 0.2), (0.69, 0.02), (0.1, 0.3)]);
+        check(&[(0.0, 1.0), (0.0, 0.02), (0.05, 0.02), (1.0, 0.2), (-3.0, 0.1)]);
+        let spread: Vec<_> =
+            (0..12).map(|i| (0.4 + 0.03 * f64::from(i), 0.02 + 0.01 * f64::from((i * 5) % 12))).collect();
+        check(&spread);
+    }
+
+    #[test]
+    fn alike_is_alike_and_certain_is_certain() {
+        for k in [1_usize, 2, 5, 12, 256] {
+            for sd in [0.0, 0.1] {
+                let picks = thompson(&utilities(&vec![(0.3, sd); k]));
+                assert!(picks.iter().all(|p| (p - 1.0 / k as f64).abs() < 1e-9), "{k} {sd} {picks:?}");
+            }
+        }
+        assert_eq!(thompson(&utilities(&[(0.3, 0.0), (0.300_001, 0.0), (0.1, 0.0)])), [0.0, 1.0, 0.0]);
+        assert_eq!(thompson(&utilities(&[(f64::NAN, 0.1), (-5.0, 0.1)])), [0.0, 1.0]);
+        assert_eq!(thompson(&utilities(&[(f64::NAN, 0.1); 2])), [0.5, 0.5]);
+        assert_eq!(thompson(&utilities(&[(0.0, 1e308), (1.0, 1e308)])), [0.5, 0.5]);
+        assert!(thompson(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_floor_leaves_a_distribution() {
+        let mut picks = vec![1.0, 0.0, 0.0, 0.0];
+        floor(&mut picks, 0.04);
+        assert!((picks[0] - 0.97).abs() < 1e-12 && (picks[3] - 0.01).abs() < 1e-12);
+        assert!((picks.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn any_few_agree_with_the_dense_integral(pairs in prop::collection::vec((0.0..1.0_f64, 0.01..0.4_f64), 2..6)) {
+            check(&pairs);
+        }
+
+        #[test]
+        fn any_are_a_distribution(pairs in prop::collection::vec((-1e6..1e6_f64, 0.0..1e5_f64), 1..40)) {
+            let picks = thompson(&utilities(&pairs));
+            prop_assert!(picks.iter().all(|p| (0.0..=1.0 + 1e-12).contains(p)));
+            prop_assert!((picks.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        }
+    }
+}

@@ -14,7 +14,6 @@ use pointsman_proto::v1;
 use pointsman_router::answer::Answer;
 use pointsman_router::check::{BadRequest, Fault, Problem};
 use pointsman_router::clock::{Clock, Draw, Seeds, Timestamp};
-use pointsman_router::feedback::kind_of;
 use pointsman_router::hold::{Bill, Hold, Ledger as _};
 use pointsman_router::ids::{AttemptId, BadId, DecisionId, ModelName};
 use pointsman_router::merge::{MergeRules, merge};
@@ -244,13 +243,14 @@ impl Reports {
         costs: &[NanoUsd],
     ) -> Result<Vec<(ModelName, Reported)>, ReportError> {
         let now = self.clock.now();
+        let (kind, pattern) = (trace.answer_kind(), trace.pattern());
         let mut draw = Draw::from_seed(self.seeds.next_seed());
         let mut texts = Vec::new();
         let mut rows = Vec::with_capacity(outcomes.len());
         for (reported, cost) in outcomes.into_iter().zip(costs) {
             let (mut outcome, attempt) = from_wire(reported, *cost, AttemptId::new(now, &mut draw), now);
             let text = outcome.text.take();
-            let form = text.as_deref().and_then(|text| normalise(text, &kind_of(trace), None));
+            let form = text.as_deref().and_then(|text| normalise(text, &kind, pattern.as_ref()));
             texts.extend(text.map(|text| (outcome.model.clone(), text)));
             let part = ModelReport {
                 normal: form.map(|form| form.stored(trace.kind, self.secret)),
@@ -278,8 +278,9 @@ impl Reports {
                 ..part.outcome.clone()
             })
             .collect();
-        let kind = kind_of(trace);
-        merge(&trace.decision, &outcomes, &MergeRules::new(&kind, None, trace.decision.quality_threshold)).ok()
+        let (kind, pattern) = (trace.answer_kind(), trace.pattern());
+        let rules = MergeRules::new(&kind, pattern.as_ref(), trace.decision.quality_threshold);
+        merge(&trace.decision, &outcomes, &rules).ok()
     }
 
     /// Makes the end durable and settles the hold; only the first end of a decision does.

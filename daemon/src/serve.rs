@@ -14,7 +14,7 @@ mod transport;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,8 +31,8 @@ use crate::learning::{LearningError, Streams};
 use crate::rpc::traffic::Traffic;
 use crate::store::StoreError;
 use jobs::Books;
-pub use parts::artifact;
 use parts::Parts;
+pub use parts::artifact;
 use transport::Transport;
 
 /// From NOT_SERVING to the refusal of requests: load balancers look away meanwhile.
@@ -83,7 +83,8 @@ pub struct Daemon {
 pub async fn main(loaded: Loaded) -> anyhow::Result<()> {
     let (address, state_dir) = (loaded.config.server.listen, loaded.config.server.state_dir.clone());
     let listener = TcpListener::bind(address).await;
-    let listener = listener.with_context(|| format!("cannot listen on {address}, choose another with --listen"))?;
+    let listener =
+        listener.with_context(|| format!("cannot listen on {address}, choose another with --listen"))?;
     let daemon = Daemon::open(loaded).await?;
     let mut signals = JoinSet::new();
     signals.spawn(drain_on_signals(daemon.traffic().clone()));
@@ -92,7 +93,7 @@ pub async fn main(loaded: Loaded) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn say_ready(address: SocketAddr, state_dir: &PathBuf) -> io::Result<()> {
+fn say_ready(address: SocketAddr, state_dir: &Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "pointsmand listening on {address} state {}", state_dir.display())?;
     out.flush()

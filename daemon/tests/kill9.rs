@@ -42,13 +42,13 @@ async fn nothing_acknowledged_is_lost() -> Result<(), Failure> {
         killed_in_traffic(daemon, round, &mut acknowledged).await?;
         assert!(acknowledged.len() >= before + ACKS, "the traffic ended by itself");
 
-        let verified = pointsmand().arg("verify").arg("--config").arg(&config).arg("--state-dir").arg(&state).output()?;
+        let verified =
+            pointsmand().arg("verify").arg("--config").arg(&config).arg("--state-dir").arg(&state).output()?;
         let said = String::from_utf8_lossy(&verified.stdout);
         assert!(verified.status.success(), "{said}{}", String::from_utf8_lossy(&verified.stderr));
 
         let daemon = Daemon::start(&config, &state)?;
         everything_is_there(&daemon, &acknowledged).await?;
-        daemon.kill()?;
     }
     Ok(())
 }
@@ -67,7 +67,11 @@ fn config(folder: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Kills the daemon once enough is acknowledged; gathers every acknowledgement that reached a caller, late ones too.
-async fn killed_in_traffic(daemon: Daemon, round: usize, acknowledged: &mut Vec<Acknowledged>) -> Result<(), Failure> {
+async fn killed_in_traffic(
+    daemon: Daemon,
+    round: usize,
+    acknowledged: &mut Vec<Acknowledged>,
+) -> Result<(), Failure> {
     let (sender, mut acks) = mpsc::unbounded_channel();
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
@@ -79,7 +83,7 @@ async fn killed_in_traffic(daemon: Daemon, round: usize, acknowledged: &mut Vec<
     while acknowledged.len() < first + ACKS {
         acknowledged.push(acks.recv().await.ok_or("every caller has ended before the kill")?);
     }
-    daemon.kill()?;
+    drop(daemon);
     while let Some(late) = acks.recv().await {
         acknowledged.push(late);
     }
@@ -144,6 +148,9 @@ async fn everything_is_there(daemon: &Daemon, acknowledged: &[Acknowledged]) -> 
     let counted_usd_micros = budget.spent_usd_micros + budget.unknown_usd_micros;
     let known_usd_micros = costs.values().sum::<i64>() / 1_000;
     assert!(known_usd_micros > 0, "the demo's world is free of charge");
-    assert!(counted_usd_micros >= known_usd_micros, "{counted_usd_micros} of at least {known_usd_micros} are booked");
+    assert!(
+        counted_usd_micros >= known_usd_micros,
+        "{counted_usd_micros} of at least {known_usd_micros} are booked"
+    );
     Ok(())
 }

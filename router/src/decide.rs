@@ -7,7 +7,11 @@
 //!
 //! Two masks give way where they would leave nobody, because nothing else would ever close them
 //! again: when every model that could serve has its breaker open, all of them may be tried; when all
-//! are too slow for the deadline, the fastest is. Money never gives way.
+//! are too slow for the deadline, the fastest is, of those whose breaker is closed if there is one.
+//! Money never gives way.
+//!
+//! A policy is held to its word before anything is drawn: what it says that is no number, no
+//! probability or nobody's changes who is chosen, but neither who may be nor what is logged of it.
 
 use std::fmt::Write as _;
 
@@ -19,7 +23,7 @@ use crate::forecast::Forecast;
 use crate::ids::{ModelName, TaskType};
 use crate::model::{Availability, Model, ModelCard};
 use crate::money::NanoUsd;
-use crate::policy::{Ask, Completion, Contender, Objective, Policy, PolicyKind, Scored};
+use crate::policy::{Ask, Completion, Contender, Estimate, Objective, Policy, PolicyKind, Scored};
 use crate::request::{AnswerKind, Request};
 use crate::settings::{CALLS_LIMIT, Settings};
 use crate::subset::{self, Limits, Member};
@@ -79,13 +83,14 @@ pub fn decide(
         })
         .collect();
     let policy = admitted.snapshot.policy.as_ref();
-    let scored = policy.score(&Ask {
+    let ask = Ask {
         features,
         task: &task.name,
         objective,
         caller_ref: request.prompt.caller_ref.as_deref(),
         contenders: &contenders,
-    });
+    };
+    let scored = held_to_its_word(policy.score(&ask), contenders.len());
     let calls_max = calls_max(request, &task.name, settings);
     let growth = Growth::new(&scored, &candidates, &eligible, limits(request, calls_max, ceiling), objective);
     let chosen = growth.draw(draw);
@@ -162,8 +167,12 @@ fn mask(encoded: &Encoded, settings: &Settings, ceiling: NanoUsd) -> Vec<Candida
         }
     }
     if none_left(&candidates) {
-        let slow = candidates.iter_mut().filter(|c| c.ineligible == Some(Ineligible::TooSlow));
-        if let Some(fastest) = slow.min_by_key(|c| c.latency_p95) {
+        let slow = candidates
+            .iter_mut()
+            .zip(admitted.pool.models())
+            .filter(|(c, _)| c.ineligible == Some(Ineligible::TooSlow));
+        let fastest = slow.min_by_key(|(c, model)| (!model.breaker.allows(admitted.at), c.latency_p95));
+        if let Some((fastest, _)) = fastest {
             fastest.ineligible = None;
         }
     }
@@ -178,13 +187,14 @@ fn candidate(model: &Model, encoded: &Encoded, settings: &Settings, ceiling: Nan
     let worst_case = model
         .card
         .worst_case(features.prompt_bytes as usize, request.prompt.messages.len(), request.output_tokens_max)
-        .saturating_mul(settings.attempts_max);
+        .saturating_mul(settings.attempts_max.max(1));
     Candidate {
         model: model.name().clone(),
         ineligible: reason(model, admitted, features.prompt_bytes)
             .or((worst_case > ceiling).then_some(Ineligible::TooDear))
-            .or((!model.breaker.allows(admitted.at)).then_some(Ineligible::BreakerOpen))
-            .or(is_too_slow(&forecast, admitted.at, admitted.deadline).then_some(Ineligible::TooSlow)),
+            .or(is_too_slow(&forecast, admitted.at, admitted.deadline).then_some(Ineligible::TooSlow))
+            // Last, because it gives way for all at once: an open breaker must hide no other reason.
+            .or((!model.breaker.allows(admitted.at)).then_some(Ineligible::BreakerOpen)),
         quality: 0.0,
         utility: 0.0,
         cost: forecast.cost,
@@ -239,6 +249,37 @@ fn refusal(candidates: &[Candidate], cap: Option<NanoUsd>, left: Option<NanoUsd>
     }
 }
 
+/// How far from one the pick probabilities may sum before they are divided by their sum.
+const PICKS_ROUNDING: f64 = 1e-9;
+
+/// What a policy said, with one estimate for each contender, qualities and picks that are
+/// probabilities and utilities that are finite. What kept its word is left as it is, to the bit.
+fn held_to_its_word(mut scored: Scored, contenders: usize) -> Scored {
+    scored.estimates.resize(contenders, Estimate { quality: 0.0, utility: 0.0, pick: 0.0 });
+    for Estimate { quality, utility, pick } in &mut scored.estimates {
+        *quality = if quality.is_nan() { 0.0 } else { quality.clamp(0.0, 1.0) };
+        *utility = if utility.is_nan() { f64::MIN } else { utility.clamp(f64::MIN, f64::MAX) };
+        *pick = if pick.is_finite() { pick.max(0.0) } else { 0.0 };
+    }
+    let total: f64 = scored.estimates.iter().map(|e| e.pick).sum();
+    if (total - 1.0).abs() > PICKS_ROUNDING {
+        let even = 1.0 / contenders.max(1) as f64;
+        for estimate in &mut scored.estimates {
+            estimate.pick = if total > 0.0 && total.is_finite() { estimate.pick / total } else { even };
+        }
+    }
+    if let Completion::Listed(order) = &mut scored.completion {
+        order.retain(|at| *at < contenders);
+    }
+    scored
+}
+
+/// A price in probabilities of being right; one that is no number is too high.
+fn price(objective: Objective, cost: NanoUsd) -> f64 {
+    let price = objective.cost_weight_per_usd * cost.usd();
+    if price.is_finite() { price } else { f64::MAX }
+}
+
 /// The set that was drawn, over the contenders' indices.
 struct Chosen {
     set: Vec<usize>,
@@ -262,7 +303,7 @@ impl<'a> Growth<'a> {
             .zip(&scored.estimates)
             .map(|(c, estimate)| Member {
                 quality: estimate.quality,
-                price: objective.cost_weight_per_usd * c.cost.usd(),
+                price: price(objective, c.cost),
                 worst_case: c.worst_case,
             })
             .collect();

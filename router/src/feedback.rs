@@ -2,16 +2,19 @@
 //!
 //! A verdict on the merged answer is credited to the members that gave that answer and says nothing
 //! of the others; a verdict on one model overrides it for that model; an `expected` answer judges
-//! every member by the same equality that the vote uses. Missing feedback is never taken for wrong.
+//! every member by the same equality that the vote uses. Missing feedback is never taken for wrong,
+//! and neither is a missing answer: a member whose call failed or was never reported stays unknown,
+//! while one that replied what is no answer at all is wrong by any `expected`.
 //! Nothing here learns: the labels go to `learner::online`, in the order of the ledger.
 
 use std::collections::BTreeMap;
 
+use crate::answer::{Answer, Contribution};
 use crate::check::{BadRequest, Fault, Problem};
 use crate::ids::{DecisionId, ModelName};
 use crate::normal::{NormalForm, normalise, same};
 use crate::request::{AnswerKind, KindName};
-use crate::trace::Trace;
+use crate::trace::{Trace, TraceStatus};
 
 /// A verdict as it arrived.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -79,14 +82,6 @@ pub struct Entry {
     pub score: f64,
 }
 
-/// Feedback that does not fit its trace.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum FeedbackError {
-    /// Something in it is wrong.
-    #[error(transparent)]
-    BadRequest(#[from] BadRequest),
-}
-
 /// Longest name of a source, in bytes.
 const SOURCE_BYTES_MAX: usize = 128;
 /// Longest comment, in bytes.
@@ -132,8 +127,8 @@ pub fn check(raw: RawFeedback) -> Result<Feedback, BadRequest> {
 /// Holds checked feedback against its trace: the verdict in stored form and what it comes to.
 ///
 /// # Errors
-/// [`BadRequest`] when the model was not part of the decision or the expected answer is none of the
-/// request's kind.
+/// [`BadRequest`] when the model was not part of the decision, the expected answer is none of the
+/// request's kind, or there is nothing that it could be compared with.
 pub fn judge(trace: &Trace, feedback: &Feedback, secret: u64) -> Result<(Verdict, f64), BadRequest> {
     if let Some(model) = &feedback.model
         && !trace.decision.chosen().any(|c| c.model == *model)
@@ -150,11 +145,15 @@ pub fn judge(trace: &Trace, feedback: &Feedback, secret: u64) -> Result<(Verdict
             })?;
             let expected = expected.stored(trace.kind, secret);
             let given = match &feedback.model {
-                Some(model) => member_form(trace, model),
-                None => trace.answer.as_ref().and_then(|a| a.normal.as_ref()),
+                Some(model) => given_by(trace, model),
+                None => given(trace),
             };
-            let right = given.is_some_and(|form| same(form, &expected, tolerance(trace), secret));
-            Ok((Verdict::Expected(expected), f64::from(u8::from(right))))
+            let Some(given) = given else {
+                let nothing = "finds no answer to be compared with, give correct or score";
+                return Err(BadRequest::of("feedback.expected", Problem::malformed(nothing)));
+            };
+            let score = agreement(given, &expected, trace, secret);
+            Ok((Verdict::Expected(expected), score))
         }
         RawVerdict::Missing => Err(BadRequest::of("feedback.verdict", Problem::Missing)),
     }
@@ -195,22 +194,46 @@ fn latest(entries: &[Entry]) -> Vec<&Entry> {
 
 /// What a verdict on the merged answer says of one member; `None`: nothing.
 fn credit(trace: &Trace, model: &ModelName, entry: &Entry, secret: u64) -> Option<f64> {
-    let Some(answer) = &trace.answer else {
+    match (&entry.verdict, &trace.answer) {
+        (Verdict::Expected(expected), _) => Some(agreement(given_by(trace, model)?, expected, trace, secret)),
+        (Verdict::Correct(_) | Verdict::Score(_), Some(answer)) => {
+            contribution(answer, model)?.agrees.then_some(entry.score)
+        }
         // A caller that made the only call itself and never reported it can still judge it.
-        return (trace.decision.set.len() == 1).then_some(entry.score);
-    };
-    let contribution = answer.contributions.iter().find(|c| c.model == *model)?;
-    match (&entry.verdict, &contribution.normal) {
-        (Verdict::Expected(expected), Some(form)) => {
-            Some(f64::from(u8::from(same(form, expected, tolerance(trace), secret))))
+        (Verdict::Correct(_) | Verdict::Score(_), None) => {
+            let seen = trace.status == TraceStatus::Decided || replied(trace, model);
+            (seen && trace.decision.set.len() == 1).then_some(entry.score)
         }
-        // It replied, and what it replied was not even an answer.
-        (Verdict::Expected(_), None) => {
-            let replied = trace.outcomes.iter().any(|o| o.model == *model && o.replied);
-            (replied && answer.normal.is_some()).then_some(0.0)
-        }
-        (Verdict::Correct(_) | Verdict::Score(_), _) => contribution.agrees.then_some(entry.score),
     }
+}
+
+/// What the request was answered: `None` where nobody can say, `Some(None)` where it was no answer.
+fn given(trace: &Trace) -> Option<Option<&NormalForm>> {
+    match &trace.answer {
+        Some(answer) => answer.normal.as_ref().map(Some),
+        None => (trace.status == TraceStatus::Failed).then_some(None),
+    }
+}
+
+/// The same for what one member answered.
+fn given_by<'a>(trace: &'a Trace, model: &ModelName) -> Option<Option<&'a NormalForm>> {
+    let answer = trace.answer.as_ref();
+    let form = answer.and_then(|a| contribution(a, model)).and_then(|c| c.normal.as_ref());
+    // Where the vote read others' replies, or refused all, one without a form was not even an answer.
+    form.map(Some).or_else(|| (replied(trace, model) && given(trace).is_some()).then_some(None))
+}
+
+fn agreement(given: Option<&NormalForm>, expected: &NormalForm, trace: &Trace, secret: u64) -> f64 {
+    let right = given.is_some_and(|form| same(form, expected, tolerance(trace), secret));
+    f64::from(u8::from(right))
+}
+
+fn contribution<'a>(answer: &'a Answer, model: &ModelName) -> Option<&'a Contribution> {
+    answer.contributions.iter().find(|c| c.model == *model)
+}
+
+fn replied(trace: &Trace, model: &ModelName) -> bool {
+    trace.outcomes.iter().any(|o| o.model == *model && o.replied)
 }
 
 fn mean(scores: impl Iterator<Item = f64>) -> Option<f64> {
@@ -218,21 +241,14 @@ fn mean(scores: impl Iterator<Item = f64>) -> Option<f64> {
     (n > 0.0).then(|| sum / n)
 }
 
-fn member_form<'a>(trace: &'a Trace, model: &ModelName) -> Option<&'a NormalForm> {
-    trace.answer.as_ref()?.contributions.iter().find(|c| c.model == *model)?.normal.as_ref()
-}
-
 fn tolerance(trace: &Trace) -> f64 {
     trace.number_tolerance.unwrap_or(crate::request::NUMBER_TOLERANCE)
 }
 
 /// The request's kind as far as judging needs it: any label may be expected.
-#[must_use]
-pub fn kind_of(trace: &Trace) -> AnswerKind {
+fn kind_of(trace: &Trace) -> AnswerKind {
     match trace.kind {
         KindName::Label => AnswerKind::Label { allowed: Vec::new() },
-        KindName::Number => AnswerKind::Number { tolerance: tolerance(trace) },
-        KindName::Json => AnswerKind::Json { schema: None },
-        KindName::Text | KindName::Unspecified => AnswerKind::Text,
+        KindName::Number | KindName::Json | KindName::Text | KindName::Unspecified => trace.answer_kind(),
     }
 }

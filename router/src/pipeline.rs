@@ -180,11 +180,14 @@ impl Router {
     }
 
     /// Decides and holds the set's worst case. When another request took the last money in between,
-    /// it decides once more under the lower ceiling; the logged propensities are those of the last draw.
+    /// or gave some back, it decides once more under what is left now; the logged propensities are
+    /// those of the last draw.
     async fn decide_and_hold(&self, encoded: Encoded, metering: Metering) -> Result<Held, RouteError> {
         let mut draw = encoded.admitted.draw.clone();
         let (decision, hold) = match self.try_hold(&encoded, &mut draw, metering).await {
-            Err(RouteError::Hold(HoldError::NoMoney(_))) => self.try_hold(&encoded, &mut draw, metering).await?,
+            Err(RouteError::Hold(HoldError::NoMoney(_)) | RouteError::Decide(DecideError::Budget { .. })) => {
+                self.try_hold(&encoded, &mut draw, metering).await?
+            }
             held => held?,
         };
         let Encoded { admitted, features, .. } = encoded;

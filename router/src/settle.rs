@@ -50,9 +50,10 @@ pub struct Draft {
 impl Draft {
     /// The trace of this draft and how the request ended.
     fn finish(&self, request: &Request, end: End, now: Timestamp) -> Trace {
-        let number_tolerance = match &request.kind {
-            AnswerKind::Number { tolerance } => Some(*tolerance),
-            AnswerKind::Label { .. } | AnswerKind::Json { .. } | AnswerKind::Text => None,
+        let (number_tolerance, labels) = match &request.kind {
+            AnswerKind::Number { tolerance } => (Some(*tolerance), Vec::new()),
+            AnswerKind::Label { allowed } => (None, allowed.clone()),
+            AnswerKind::Json { .. } | AnswerKind::Text => (None, Vec::new()),
         };
         Trace {
             at: self.at,
@@ -60,6 +61,8 @@ impl Draft {
             features: Arc::clone(&self.features),
             kind: request.kind.name(),
             number_tolerance,
+            labels,
+            answer_pattern: request.answer_pattern.as_ref().map(|pattern| pattern.as_str().to_owned()),
             tags: request.tags.clone(),
             caller_ref: request.prompt.caller_ref.clone(),
             bill: bill(&end.attempts),

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use regex::Regex;
+
 use crate::answer::Answer;
 use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::features::Features;
 use crate::hold::{Bill, Hold};
 use crate::outcome::{Attempt, Outcome};
-use crate::request::{KindName, Prompt};
+use crate::request::{AnswerKind, KindName, NUMBER_TOLERANCE, Prompt};
 
 /// What became of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub struct Trace {
     pub kind: KindName,
     /// The relative tolerance of numbers.
     pub number_tolerance: Option<f64>,
+    /// The labels that were allowed; empty: any.
+    pub labels: Vec<String>,
+    /// The regular expression that extracts the answer from a longer text.
+    pub answer_pattern: Option<String>,
     /// The caller's tags.
     pub tags: BTreeMap<String, String>,
     /// The caller's own id of the request.
@@ -64,6 +70,27 @@ pub struct Trace {
     pub decide_us: u64,
     /// What was sent, kept only where `store_content` is on.
     pub content: Option<Arc<Prompt>>,
+}
+
+impl Trace {
+    /// The kind of answer wanted, as far as reading an answer needs it.
+    #[must_use]
+    pub fn answer_kind(&self) -> AnswerKind {
+        match self.kind {
+            KindName::Label => AnswerKind::Label { allowed: self.labels.clone() },
+            KindName::Number => {
+                AnswerKind::Number { tolerance: self.number_tolerance.unwrap_or(NUMBER_TOLERANCE) }
+            }
+            KindName::Json => AnswerKind::Json { schema: None },
+            KindName::Text | KindName::Unspecified => AnswerKind::Text,
+        }
+    }
+
+    /// The expression that extracts an answer; it compiled when the request was checked.
+    #[must_use]
+    pub fn pattern(&self) -> Option<Regex> {
+        Regex::new(self.answer_pattern.as_deref()?).ok()
+    }
 }
 
 /// No room for another trace: the store is behind.

@@ -141,6 +141,10 @@ fn advice(error: &ClientError) -> &'static str {
         ClientError::Unavailable(_) => {
             "what to do: `pointsman health` and `pointsman models list` show what serves"
         }
+        // Waiting does not help against a limit that the request brings along.
+        ClientError::Exhausted(fault) if fault.reason == "REQUEST_CAP" => {
+            "what to do: raise --max-cost-usd-micros or lower --output-tokens-max"
+        }
         ClientError::Exhausted(_) => "what to do: wait, or see what is left with `pointsman budget`",
         ClientError::Deadline(_) => "what to do: try again, or give more time with --timeout",
         ClientError::Denied(_) => "what to do: ask who runs the daemon",

@@ -211,9 +211,10 @@ fn task_type(task: &str) -> String {
 /// The rows in a seeded random order (Fisher-Yates).
 fn order(rows: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows).collect();
-    let mut draw = Draw::from_seed(seed ^ 0x0DDB_A11);
+    let mut draw = Draw::from_seed(seed ^ 0x0DDB_A110);
     for i in (1..rows).rev() {
         // Multiply-shift: the bias of 2^-64 · rows is none at this size.
+        #[expect(clippy::cast_possible_truncation, reason = "the product's upper half is at most i")]
         let j = ((u128::from(draw.next_u64()) * (i as u128 + 1)) >> 64) as usize;
         order.swap(i, j);
     }

@@ -36,8 +36,12 @@ fn fault(status: &Status) -> Status {
     let told = status.message().get(DECODER.len()..).unwrap_or_default().trim_start_matches(": ");
     let parts: Vec<&str> = told.split(": ").collect();
     let is_field = |part: &&&str| part.contains('.') && !part.contains(' ');
-    let fields: Vec<&str> =
-        parts.iter().take_while(is_field).filter_map(|part| part.split_once('.')).map(|(_, field)| field).collect();
+    let fields: Vec<&str> = parts
+        .iter()
+        .take_while(is_field)
+        .filter_map(|part| part.split_once('.'))
+        .map(|(_, field)| field)
+        .collect();
     let problem = parts.iter().skip(fields.len()).copied().collect::<Vec<_>>().join(": ");
     let path = fields.into_iter().rev().collect::<Vec<_>>().join(".");
     let field = if path.is_empty() { "message".to_owned() } else { path };

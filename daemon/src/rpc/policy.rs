@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use pointsman_proto::v1;
 use pointsman_proto::v1::policy_service_server::PolicyService;
+use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::status::{Reason, Refusal};
@@ -75,10 +76,10 @@ fn served(row: &PolicyRow, status: &LearningStatus) -> v1::Policy {
         PolicyRunState::Running => v1::PolicyState::Running,
         PolicyRunState::Retired => v1::PolicyState::Retired,
     };
-    let settings: BTreeMap<String, serde_json::Value> = serde_json::from_str(&row.settings).unwrap_or_default();
-    let text = |value: serde_json::Value| match value {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
+    let settings: BTreeMap<String, Value> = serde_json::from_str(&row.settings).unwrap_or_default();
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     };
     let policy = v1::Policy {
         version: row.version.as_str().to_owned(),

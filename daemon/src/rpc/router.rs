@@ -143,11 +143,15 @@ impl RouterService for Routing {
         // A task of its own, so that a slow reader does not hold up the calls; it ends with its reader.
         let task = self.traffic.start(async move {
             let _under_way = under_way;
-            let end = within(deadline, this.traffic.bounded(this.answer(job, watch))).await;
+            let work: BoxFuture<'_, Reply> = Box::pin(this.answer(job, watch));
+            let end = within(deadline, this.traffic.bounded(work)).await;
             // The reader went away: nobody is left to tell.
             let _ = tell.send(end.map(last).map_err(Status::from)).await;
         });
-        Ok(Response::new(Box::pin(Reader { events: ReceiverStream::new(events), _task: AbortOnDropHandle::new(task) })))
+        Ok(Response::new(Box::pin(Reader {
+            events: ReceiverStream::new(events),
+            _task: AbortOnDropHandle::new(task),
+        })))
     }
 
     async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::DecideResponse>, Status> {
@@ -161,7 +165,7 @@ impl RouterService for Routing {
         let spec = self.raw(request.request, deadline)?;
         let output_tokens_max = spec.output_tokens_max;
         let raw = wire::request::from_wire(spec, deadline);
-        let work = async { Ok(self.router.decide(raw, metering).await?) };
+        let work: BoxFuture<'_, _> = Box::pin(async { Ok(self.router.decide(raw, metering).await?) });
         let trace = self.bounded(deadline, work).await?;
         let report_by = trace.hold.map(|_| trace.at.plus(report_within));
         if let Some(report_by) = report_by {

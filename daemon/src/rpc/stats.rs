@@ -24,11 +24,11 @@ use super::feedback::entries_to_wire;
 use super::status::{Reason, Refusal};
 use super::tables;
 use crate::config::Store;
+use crate::reports::with_reports;
 use crate::retention::Retention;
 use crate::store::StoreError;
 use crate::store::ledger::{FeedbackRow, LedgerStore};
 use crate::store::traces::{Deletion, Lookup, StoredTrace, TraceFilter, TraceStore};
-use crate::reports::with_reports;
 use crate::wire::{self, moment};
 
 /// Traces in a page where the caller does not say.
@@ -69,7 +69,8 @@ impl fmt::Debug for Statistics {
 
 #[tonic::async_trait]
 impl StatsService for Statistics {
-    type ExportTracesStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::ExportTracesResponse, Status>> + Send>>;
+    type ExportTracesStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<v1::ExportTracesResponse, Status>> + Send>>;
 
     async fn list_model_stats(
         &self,
@@ -188,7 +189,12 @@ impl Statistics {
     }
 
     /// The newest matching traces below a place, as many as fit a message. Filtering by feedback reads on until the page is full.
-    async fn page(&self, wanted: &Wanted, below: Option<u64>, size: usize) -> Result<v1::ListTracesResponse, Refusal> {
+    async fn page(
+        &self,
+        wanted: &Wanted,
+        below: Option<u64>,
+        size: usize,
+    ) -> Result<v1::ListTracesResponse, Refusal> {
         let (mut traces, mut next, mut bytes) = (Vec::with_capacity(size), below, 0);
         loop {
             let page = self.traces.list(wanted.filter.clone(), next, size - traces.len()).await?;
@@ -252,7 +258,8 @@ fn page_token(token: &str) -> Result<Option<u64>, Refusal> {
     if token.is_empty() {
         return Ok(None);
     }
-    let problem = || BadRequest::of("page_token", Problem::malformed("is no token of a page, give next_page_token"));
+    let problem =
+        || BadRequest::of("page_token", Problem::malformed("is no token of a page, give next_page_token"));
     Ok(Some(token.parse().map_err(|_| problem())?))
 }
 
@@ -271,9 +278,10 @@ pub(super) fn decision_id(field: &str, text: &str) -> Result<DecisionId, Refusal
 pub(super) fn found<T>(lookup: Lookup<T>) -> Result<T, Refusal> {
     match lookup {
         Lookup::Found(found) => Ok(found),
-        Lookup::Pruned => {
-            Err(Refusal::new(Reason::Pruned, "the trace of this decision was pruned, see keep_days and keep_bytes"))
-        }
+        Lookup::Pruned => Err(Refusal::new(
+            Reason::Pruned,
+            "the trace of this decision was pruned, see keep_days and keep_bytes",
+        )),
         Lookup::Unknown => Err(Refusal::new(Reason::UnknownDecision, "no decision has this id")),
     }
 }
@@ -298,7 +306,9 @@ fn deletion(request: v1::DeleteTracesRequest) -> Result<Deletion, Refusal> {
     for (at, text) in decision_ids.iter().enumerate() {
         match DecisionId::parse(text) {
             Ok(id) => ids.push(id),
-            Err(fault) => faults.push(Fault::new(format!("decision_ids[{at}]"), Problem::malformed(fault.to_string()))),
+            Err(fault) => {
+                faults.push(Fault::new(format!("decision_ids[{at}]"), Problem::malformed(fault.to_string())))
+            }
         }
     }
     if faults.is_empty() { Ok(Deletion::Decisions(ids)) } else { Err(BadRequest { faults }.into()) }

@@ -205,8 +205,11 @@ impl Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let Parts { reason, message, fields, quota, retry_after, metadata } = *refusal.0;
-        let metadata: HashMap<String, String> =
-            metadata.into_iter().take(DETAILS_MAX).map(|(key, value)| (key, cut(&value, DETAIL_CHARS_MAX))).collect();
+        let metadata: HashMap<String, String> = metadata
+            .into_iter()
+            .take(DETAILS_MAX)
+            .map(|(key, value)| (key, cut(&value, DETAIL_CHARS_MAX)))
+            .collect();
         let mut details = ErrorDetails::new();
         details.set_error_info(reason.name(), DOMAIN, metadata);
         for (field, problem) in fields.into_iter().take(DETAILS_MAX) {
@@ -252,8 +255,11 @@ impl From<DecideError> for Refusal {
         let message = error.to_string();
         match error {
             DecideError::NoModel { reasons } => {
-                let listed: Vec<String> =
-                    reasons.iter().take(DETAILS_MAX).map(|(model, why)| format!("{model}: {}", words(*why))).collect();
+                let listed: Vec<String> = reasons
+                    .iter()
+                    .take(DETAILS_MAX)
+                    .map(|(model, why)| format!("{model}: {}", words(*why)))
+                    .collect();
                 let refusal = Self::new(Reason::NoModel, format!("{message}: {}", listed.join("; ")));
                 reasons
                     .into_iter()

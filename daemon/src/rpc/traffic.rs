@@ -19,6 +19,7 @@ use super::status::{Reason, Refusal};
 #[derive(Debug, Clone, Default)]
 pub struct Traffic {
     under_way: TaskTracker,
+    tasks: TaskTracker,
     draining: CancellationToken,
     cut: CancellationToken,
     grace: Arc<Mutex<Option<Duration>>>,
@@ -71,8 +72,10 @@ impl Traffic {
 
     /// Waits until nothing is under way; something may come again unless a drain began.
     pub async fn idle(&self) {
-        self.under_way.close();
-        self.under_way.wait().await;
+        for tracker in [&self.under_way, &self.tasks] {
+            tracker.close();
+            tracker.wait().await;
+        }
     }
 
     /// Ends everything that is still under way.
@@ -88,12 +91,12 @@ impl Traffic {
         self.cut.run_until_cancelled(work).await.unwrap_or_else(|| Err(draining()))
     }
 
-    /// Starts a task that counts as under way.
+    /// Starts a task that a drain waits for.
     pub fn start<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.under_way.spawn(work)
+        self.tasks.spawn(work)
     }
 }
 

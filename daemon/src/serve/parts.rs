@@ -34,8 +34,8 @@ use crate::rpc::policy::Policies;
 use crate::rpc::router::Routing;
 use crate::rpc::stats::Statistics;
 use crate::rpc::traffic::Traffic;
-use crate::store::lock::StateLock;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
+use crate::store::lock::StateLock;
 use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
 use crate::wire::trace::Kept;
 

@@ -80,7 +80,10 @@ pub(super) fn serve(
     services: Services,
     transport: Transport,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<(impl Future<Output = Result<(), tonic::transport::Error>> + Send, Health), tonic_reflection::server::Error> {
+) -> Result<
+    (impl Future<Output = Result<(), tonic::transport::Error>> + Send, Health),
+    tonic_reflection::server::Error,
+> {
     let (reporter, health) = health_reporter();
     let Services { routing, verdicts, statistics, policies, administration } = services;
     let max = transport.message_bytes_max;

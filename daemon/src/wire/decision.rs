@@ -114,7 +114,8 @@ fn reason_to_wire(reason: Ineligible) -> v1::IneligibleReason {
 
 fn reason_from_wire(value: i32) -> Result<Option<Ineligible>, WireError> {
     let field = "decision.candidates.ineligible_reason";
-    let known = v1::IneligibleReason::try_from(value).map_err(|_| WireError::Value { field, value: value.into() })?;
+    let known =
+        v1::IneligibleReason::try_from(value).map_err(|_| WireError::Value { field, value: value.into() })?;
     Ok(match known {
         v1::IneligibleReason::Unspecified => None,
         v1::IneligibleReason::Disabled => Some(Ineligible::Disabled),

@@ -41,7 +41,9 @@ pub fn attempt_from_wire(attempt: v1::Attempt) -> Result<Attempt, WireError> {
     let unknown = WireError::Value { field: "attempts.status", value: attempt.status.into() };
     let status = match v1::AttemptStatus::try_from(attempt.status) {
         Ok(v1::AttemptStatus::Ok) => AttemptStatus::Replied,
-        Ok(v1::AttemptStatus::Timeout) => AttemptStatus::Failed(CallError::TimedOut { limit: wait.unwrap_or_default() }),
+        Ok(v1::AttemptStatus::Timeout) => {
+            AttemptStatus::Failed(CallError::TimedOut { limit: wait.unwrap_or_default() })
+        }
         Ok(v1::AttemptStatus::Throttled) => AttemptStatus::Failed(CallError::Throttled { retry_after: wait }),
         Ok(v1::AttemptStatus::Unavailable) => {
             AttemptStatus::Failed(CallError::Unavailable { detail: attempt.error, sent: attempt.sent })

@@ -42,7 +42,8 @@ impl ModelReport {
     /// # Errors
     /// [`WireError`] for bytes that no daemon wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        let report = v1::ModelReport::decode(bytes).map_err(|error| WireError::Bytes { detail: error.to_string() })?;
+        let report =
+            v1::ModelReport::decode(bytes).map_err(|error| WireError::Bytes { detail: error.to_string() })?;
         let missing = |field| WireError::Missing { field };
         Ok(Self {
             outcome: outcome::from_wire(report.outcome.ok_or(missing("report.outcome"))?, None),
@@ -98,7 +99,12 @@ impl ReportEnd {
 
 /// A reported outcome with its cost known, as an attempt and an outcome with its text.
 #[must_use]
-pub fn from_wire(reported: v1::ReportedOutcome, cost: NanoUsd, id: AttemptId, now: Timestamp) -> (Outcome, Attempt) {
+pub fn from_wire(
+    reported: v1::ReportedOutcome,
+    cost: NanoUsd,
+    id: AttemptId,
+    now: Timestamp,
+) -> (Outcome, Attempt) {
     let model = ModelName::from(reported.model);
     let latency = from_micros(reported.latency_us.unwrap_or(0));
     let replied = reported.status == i32::from(v1::AttemptStatus::Ok);
@@ -131,7 +137,9 @@ fn status(status: i32, detail: String) -> AttemptStatus {
     match v1::AttemptStatus::try_from(status).unwrap_or_default() {
         v1::AttemptStatus::Ok => AttemptStatus::Replied,
         v1::AttemptStatus::Cancelled => AttemptStatus::Abandoned,
-        v1::AttemptStatus::Timeout => AttemptStatus::Failed(CallError::TimedOut { limit: std::time::Duration::ZERO }),
+        v1::AttemptStatus::Timeout => {
+            AttemptStatus::Failed(CallError::TimedOut { limit: std::time::Duration::ZERO })
+        }
         v1::AttemptStatus::Throttled => AttemptStatus::Failed(CallError::Throttled { retry_after: None }),
         v1::AttemptStatus::Rejected => AttemptStatus::Failed(CallError::Refused { detail }),
         v1::AttemptStatus::Malformed => AttemptStatus::Failed(CallError::Malformed { detail }),

@@ -57,7 +57,10 @@ pub fn decide(
             model: name.to_owned(),
             backend: card.map(|c| c.backend.to_string()).unwrap_or_default(),
             upstream: card.map(|c| c.upstream.to_string()).unwrap_or_default(),
-            output_tokens_max: card.map(|c| c.output_cap(output_tokens_max)).or(output_tokens_max).unwrap_or_default(),
+            output_tokens_max: card
+                .map(|c| c.output_cap(output_tokens_max))
+                .or(output_tokens_max)
+                .unwrap_or_default(),
             timeout: card.map(|c| span(c.timeout)),
         }
     };

@@ -40,11 +40,16 @@ pub fn to_wire(trace: &Trace, kept: Kept) -> v1::Trace {
         decision: Some(decision::to_wire(&trace.decision)),
         outcomes: trace.outcomes.iter().map(outcome::to_wire).collect(),
         attempts: trace.attempts.iter().map(outcome::attempt_to_wire).collect(),
-        answer: trace.answer.as_ref().map(|a| answer::to_stored(a, |normal| normal.stored(trace.kind, kept.secret))),
+        answer: trace
+            .answer
+            .as_ref()
+            .map(|a| answer::to_stored(a, |normal| normal.stored(trace.kind, kept.secret))),
         feedback: Vec::new(),
         features: Some(features_to_wire(&trace.features)),
         answer_kind: kind_to_wire(trace.kind).into(),
         number_tolerance: trace.number_tolerance,
+        labels: trace.labels.clone(),
+        answer_pattern: trace.answer_pattern.clone().unwrap_or_default(),
         tags: trace.tags.clone(),
         caller_ref: trace.caller_ref.clone().unwrap_or_default(),
         cost_usd_nanos: trace.bill.settled.nanos(),
@@ -87,6 +92,8 @@ pub fn from_wire(trace: v1::Trace) -> Result<Trace, WireError> {
         features: Arc::new(features_from_wire(required(trace.features, "features")?)?),
         kind,
         number_tolerance: trace.number_tolerance,
+        labels: trace.labels,
+        answer_pattern: (!trace.answer_pattern.is_empty()).then_some(trace.answer_pattern),
         tags: trace.tags,
         caller_ref: Some(trace.caller_ref).filter(|text| !text.is_empty()),
         attempts: trace.attempts.into_iter().map(outcome::attempt_from_wire).collect::<Result<_, _>>()?,
@@ -136,7 +143,9 @@ fn status_from_wire(value: i32) -> Result<TraceStatus, WireError> {
         Ok(v1::RequestStatus::Failed) => Ok(TraceStatus::Failed),
         Ok(v1::RequestStatus::Cancelled) => Ok(TraceStatus::Cancelled),
         Ok(v1::RequestStatus::Decided) => Ok(TraceStatus::Decided),
-        Ok(v1::RequestStatus::Unspecified) | Err(_) => Err(WireError::Value { field: "status", value: value.into() }),
+        Ok(v1::RequestStatus::Unspecified) | Err(_) => {
+            Err(WireError::Value { field: "status", value: value.into() })
+        }
     }
 }
 
@@ -174,10 +183,8 @@ fn features_from_wire(features: v1::Features) -> Result<Features, WireError> {
                 .map_err(|_| WireError::Value { field: "features.counts", value: count.into() })?,
         });
     }
-    let surface: [f32; SURFACE_DIMS] = features
-        .surface
-        .try_into()
-        .map_err(|_| WireError::Missing { field: "features.surface" })?;
+    let surface: [f32; SURFACE_DIMS] =
+        features.surface.try_into().map_err(|_| WireError::Missing { field: "features.surface" })?;
     let tags = features.tag_buckets.into_iter().map(|tag| narrow(tag, "features.tag_buckets"));
     Ok(Features {
         text,

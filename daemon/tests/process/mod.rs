@@ -1,15 +1,15 @@
 //! The real `pointsmand` as a process of its own, for tests that need one to kill or to talk to from another language.
 //!
-//! It listens on a free port, so tests run side by side, and is killed when dropped.
+//! It listens on a free port, so tests run side by side, and is killed (`kill -9`) when dropped.
 
 use std::io::{BufRead as _, BufReader, Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A daemon that is up.
-pub struct Daemon {
+pub(crate) struct Daemon {
     /// Where it listens, `127.0.0.1:PORT`.
-    pub address: String,
+    pub(crate) address: String,
     child: Child,
     // Held open, so that a write of the daemon to its stdout does not fail.
     _stdout: BufReader<ChildStdout>,
@@ -17,7 +17,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts it and waits for its ready line. Its log goes to this test's stderr.
-    pub fn start(config: &Path, state: &Path) -> Result<Self, Error> {
+    pub(crate) fn start(config: &Path, state: &Path) -> Result<Self, Error> {
         let mut child = pointsmand()
             .arg("serve")
             .arg("--config")
@@ -30,7 +30,8 @@ impl Daemon {
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         stdout.read_line(&mut line)?;
-        let address = line.strip_prefix("pointsmand listening on ").and_then(|rest| rest.split_whitespace().next());
+        let address =
+            line.strip_prefix("pointsmand listening on ").and_then(|rest| rest.split_whitespace().next());
         match address.map(str::to_owned) {
             Some(address) => Ok(Self { address, child, _stdout: stdout }),
             None => {
@@ -40,14 +41,9 @@ impl Daemon {
             }
         }
     }
-
-    /// SIGKILL: nothing is flushed, nothing is said.
-    pub fn kill(mut self) -> Result<(), Error> {
-        self.child.kill()?;
-        self.child.wait().map(drop)
-    }
 }
 
+/// SIGKILL: nothing is flushed, nothing is said.
 impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.child.kill());
@@ -56,7 +52,7 @@ impl Drop for Daemon {
 }
 
 /// The binary, without any setting from this process's environment.
-pub fn pointsmand() -> Command {
+pub(crate) fn pointsmand() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsmand"));
     let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POINTSMAN_"));
     for (name, _) in ours {
@@ -66,6 +62,6 @@ pub fn pointsmand() -> Command {
 }
 
 /// The root of the repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }

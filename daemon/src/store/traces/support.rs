@@ -40,6 +40,8 @@ pub(crate) fn sample(n: u32) -> Trace {
         }),
         kind: KindName::Label,
         number_tolerance: None,
+        labels: Vec::new(),
+        answer_pattern: None,
         tags: tags.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>(),
         caller_ref: Some(format!("row-{n}")),
         outcomes: vec![outcome(&failed), outcome(&replied)],

@@ -41,7 +41,10 @@ fn attempts(draw: &mut Draw) -> Vec<Attempt> {
         (AttemptStatus::Failed(CallError::Unavailable { detail: "gone".into(), sent: false }), Billing::Nothing),
         (AttemptStatus::Failed(CallError::TimedOut { limit: Duration::from_millis(700) }), Billing::Unknown),
         (AttemptStatus::Failed(CallError::Throttled { retry_after: None }), Billing::Nothing),
-        (AttemptStatus::Failed(CallError::Throttled { retry_after: Some(Duration::from_secs(3)) }), Billing::Nothing),
+        (
+            AttemptStatus::Failed(CallError::Throttled { retry_after: Some(Duration::from_secs(3)) }),
+            Billing::Nothing,
+        ),
         (AttemptStatus::Failed(CallError::Refused { detail: "no".into() }), Billing::Nothing),
         (AttemptStatus::Failed(CallError::Malformed { detail: "{".into() }), Billing::Estimated),
         (AttemptStatus::Abandoned, Billing::Unknown),
@@ -65,11 +68,8 @@ fn contribution(model: &str, normal: Option<NormalForm>, agrees: bool) -> Contri
     Contribution { model: model.into(), weight: 0.7, quality: 0.66, normal, agrees }
 }
 
-fn sample(kind: KindName, forms: [Option<NormalForm>; 2]) -> Trace {
-    let mut draw = Draw::from_seed(5);
-    let at = Timestamp::from_micros(1_700_000_000_123_456);
-    let id = DecisionId::new(at, &mut draw);
-    let decision = Decision {
+fn decision(id: DecisionId, at: Timestamp) -> Decision {
+    Decision {
         id,
         at,
         seed: u64::MAX,
@@ -88,7 +88,13 @@ fn sample(kind: KindName, forms: [Option<NormalForm>; 2]) -> Trace {
         quality_threshold: Some(0.9),
         predicted_quality: 0.71,
         why: "small was picked first".into(),
-    };
+    }
+}
+
+fn sample(kind: KindName, forms: [Option<NormalForm>; 2]) -> Trace {
+    let mut draw = Draw::from_seed(5);
+    let at = Timestamp::from_micros(1_700_000_000_123_456);
+    let id = DecisionId::new(at, &mut draw);
     let [won, lost] = forms;
     let outcome = |model: &str, text: Option<&str>| Outcome {
         model: model.into(),
@@ -102,7 +108,7 @@ fn sample(kind: KindName, forms: [Option<NormalForm>; 2]) -> Trace {
     };
     Trace {
         at,
-        decision: Arc::new(decision),
+        decision: Arc::new(decision(id, at)),
         features: Arc::new(Features {
             text: [(0, -1), (7, 3), (u16::MAX, i16::MIN)]
                 .map(|(bucket, count)| TextCount { bucket, count })
@@ -115,6 +121,8 @@ fn sample(kind: KindName, forms: [Option<NormalForm>; 2]) -> Trace {
         }),
         kind,
         number_tolerance: Some(1e-6),
+        labels: vec!["A".to_owned()],
+        answer_pattern: Some("is (.)".to_owned()),
         tags: [("tenant".to_owned(), "a".to_owned())].into(),
         caller_ref: Some("row-1".into()),
         attempts: attempts(&mut draw),
@@ -157,6 +165,7 @@ fn assert_survived(back: &Trace, trace: &Trace) {
     assert_eq!(back.decision, trace.decision);
     assert_eq!(back.features, trace.features);
     assert_eq!((back.kind, back.number_tolerance), (trace.kind, trace.number_tolerance));
+    assert_eq!((&back.labels, &back.answer_pattern), (&trace.labels, &trace.answer_pattern));
     assert_eq!((&back.tags, &back.caller_ref), (&trace.tags, &trace.caller_ref));
     assert_eq!(back.attempts, trace.attempts);
     assert_eq!((back.status, back.hold, back.bill), (trace.status, trace.hold, trace.bill));

@@ -1,0 +1,155 @@
+//! Money decides who may be called, holds the worst case and is never spent twice.
+
+use pointsman_router::money::NanoUsd;
+use pointsman_router::pipeline::{ErrorKind, Metering};
+use pointsman_router::request::RouteRequest;
+use pointsman_router::trace::TraceStatus;
+
+use crate::stand::{Entry, Setup, Stand, ask, by_name, fails, model, paused, says};
+use pointsman_router::backend::CallError;
+
+fn cheap_and_dear() -> Setup {
+    Setup::of([model("cheap", "x").costs(100), model("dear", "x").costs(1_000)])
+        .policy(by_name(&[("cheap", 0.6, 0.0), ("dear", 0.9, 1.0)]))
+}
+
+fn chosen(stand: &Stand) -> Vec<String> {
+    let trace = stand.traced().pop().unwrap();
+    trace.decision.chosen().map(|c| c.model.as_str().to_owned()).collect()
+}
+
+#[test]
+fn what_fits_only_the_cheaper_model_gives_the_cheaper_one() {
+    paused(async {
+        let stand = cheap_and_dear().budget(1_000).build();
+        stand.route(ask("q")).await.unwrap();
+        assert_eq!(chosen(&stand), ["dear"]);
+        // Its call cost 50.
+        assert_eq!(stand.left(), Some(950));
+        stand.route(ask("q")).await.unwrap();
+        assert_eq!(chosen(&stand), ["cheap"]);
+        stand.audit();
+    });
+}
+
+#[test]
+fn the_requests_own_cap_gives_the_cheaper_one() {
+    paused(async {
+        let stand = Setup::of([model("cheap", "x").costs(1_000), model("dear", "x").costs(1_001)])
+            .policy(by_name(&[("cheap", 0.6, 0.0), ("dear", 0.9, 1.0)]))
+            .build();
+        stand.route(RouteRequest { max_cost_usd_micros: Some(1), ..ask("q") }).await.unwrap();
+        assert_eq!(chosen(&stand), ["cheap"]);
+        stand.audit();
+    });
+}
+
+#[test]
+fn the_whole_set_fits_under_the_ceiling() {
+    for (left, size) in [(100, 1), (299, 1), (300, 3), (1_000, 3)] {
+        paused(async {
+            let stand = Setup::of(["a", "b", "c"].map(|name| model(name, "x"))).budget(left).build();
+            let trace = stand.route(RouteRequest { calls_max: Some(8), ..ask("q") }).await.unwrap();
+            assert_eq!((trace.decision.set.len(), trace.hold.unwrap().amount.nanos()), (size, 100 * size as i64));
+            stand.audit();
+        });
+    }
+}
+
+#[test]
+fn retries_are_part_of_the_hold() {
+    for (attempts_max, held) in [(0, 100), (1, 100), (2, 200), (3, 300)] {
+        paused(async {
+            let lost = fails(CallError::Unavailable { detail: "down".into(), sent: true });
+            let mut setup = Setup::of([model("a", "x").always(lost)]).budget(1_000);
+            setup.settings.attempts_max = attempts_max;
+            let stand = setup.build();
+            assert_eq!(stand.route(ask("q")).await.unwrap_err().kind(), ErrorKind::ModelsFailed);
+            let trace = stand.traced().pop().unwrap();
+            assert_eq!(trace.hold.unwrap().amount, NanoUsd::new(held));
+            assert_eq!((trace.bill.unknown, trace.bill.settled), (NanoUsd::new(held), NanoUsd::ZERO));
+            stand.audit();
+        });
+    }
+}
+
+#[test]
+fn a_lost_race_decides_once_more_under_the_lower_ceiling() {
+    paused(async {
+        let stand = Setup::of([model("cheap", "x").costs(100), model("dear", "x").costs(1_000)])
+            .policy(by_name(&[("cheap", 0.6, 1.0), ("dear", 0.9, 999.0)]))
+            .budget(1_000)
+            .build();
+        stand.ledger.0.lock().unwrap().stolen_next = 800;
+        let trace = stand.route(ask("q")).await.unwrap();
+        assert_eq!(chosen(&stand), ["cheap"]);
+        let [cheap, dear] = trace.decision.candidates.as_slice() else { panic!("{trace:?}") };
+        assert_eq!((cheap.pick, cheap.inclusion, trace.decision.set_propensity), (1.0, 1.0, 1.0));
+        assert_eq!((dear.pick, dear.inclusion), (0.0, 0.0));
+        assert_eq!(stand.log().first(), Some(&Entry::Denied(NanoUsd::new(1_000))));
+        stand.audit();
+    });
+}
+
+#[test]
+fn a_race_lost_twice_ends() {
+    paused(async {
+        let stand = cheap_and_dear().budget(1_000).build();
+        stand.ledger.0.lock().unwrap().stolen_next = 990;
+        assert_eq!(stand.route(ask("q")).await.unwrap_err().kind(), ErrorKind::NoMoney);
+        stand.audit_untouched();
+    });
+}
+
+/// Somebody settles between the question what is left and the refusal.
+#[test]
+fn money_that_comes_free_meanwhile_is_used() {
+    paused(async {
+        let stand = cheap_and_dear().budget(0).build();
+        stand.ledger.0.lock().unwrap().stolen_next = -500;
+        stand.route(ask("q")).await.unwrap();
+        assert_eq!((chosen(&stand), stand.left()), (vec!["cheap".to_owned()], Some(450)));
+        assert_eq!(stand.traced().len(), 1);
+    });
+}
+
+#[test]
+fn more_than_was_held_is_booked_and_denies_what_comes_next() {
+    paused(async {
+        let stand = Setup::of([model("a", "x").always(says("x", 250))]).budget(100).build();
+        let trace = stand.route(ask("q")).await.unwrap();
+        let hold = trace.hold.unwrap();
+        assert_eq!((trace.bill.settled, trace.bill.overrun(hold.amount)), (NanoUsd::new(250), NanoUsd::new(150)));
+        assert_eq!(stand.left(), Some(-150));
+        stand.audit();
+        assert_eq!(stand.route(ask("q")).await.unwrap_err().kind(), ErrorKind::NoMoney);
+        assert_eq!(stand.calls().len(), 1);
+        stand.audit();
+    });
+}
+
+#[test]
+fn what_costs_nothing_needs_no_money() {
+    paused(async {
+        let stand = Setup::of([model("free", "x").costs(0).always(says("x", 0)), model("dear", "x")]).budget(0).build();
+        let raw = RouteRequest { max_cost_usd_micros: Some(0), calls_max: Some(2), ..ask("q") };
+        stand.route(raw).await.unwrap();
+        assert_eq!((chosen(&stand), stand.left()), (vec!["free".to_owned()], Some(0)));
+        stand.audit();
+    });
+}
+
+#[test]
+fn a_decision_alone_keeps_its_hold_open_or_takes_none() {
+    paused(async {
+        let stand = cheap_and_dear().budget(1_000).build();
+        let trace = stand.router.decide(ask("q"), Metering::Caller).await.unwrap();
+        assert_eq!((trace.hold, trace.status, stand.left()), (None, TraceStatus::Decided, Some(1_000)));
+        assert!(stand.log().is_empty());
+        let trace = stand.router.decide(ask("q"), Metering::Hold).await.unwrap();
+        assert_eq!(trace.hold.map(|h| h.amount), Some(NanoUsd::new(1_000)));
+        assert_eq!((trace.status, stand.left()), (TraceStatus::Decided, Some(0)));
+        assert!(stand.calls().is_empty());
+        stand.audit();
+    });
+}

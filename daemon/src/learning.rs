@@ -79,7 +79,11 @@ impl Artifact {
     ///
     /// # Errors
     /// [`LearningError`] when it cannot be read.
-    pub async fn load(&self, ledger: &LedgerStore, role: StateRole) -> Result<Option<(Online, u64)>, LearningError> {
+    pub async fn load(
+        &self,
+        ledger: &LedgerStore,
+        role: StateRole,
+    ) -> Result<Option<(Online, u64)>, LearningError> {
         let version = self.version();
         let Some(state) = ledger.load_state(version.clone(), role).await? else { return Ok(None) };
         Online::from_bytes(&state.bytes, self.settings, self.schema)
@@ -207,7 +211,10 @@ impl Student {
     fn observe_outcome(&mut self, seq: u64, prompt_bytes: u32, outcome: &Outcome) {
         if outcome.replied {
             let Outcome { model, tokens_out, cost, latency, .. } = outcome;
-            self.online.observe(seq, &Call { model, prompt_bytes, tokens_out: *tokens_out, cost: *cost, latency: *latency });
+            self.online.observe(
+                seq,
+                &Call { model, prompt_bytes, tokens_out: *tokens_out, cost: *cost, latency: *latency },
+            );
         }
     }
 }

@@ -164,9 +164,8 @@ impl Reports {
     /// [`ReportError`]; what was acknowledged before stands.
     pub async fn report(&self, request: v1::ReportOutcomesRequest) -> Result<Standing, ReportError> {
         let v1::ReportOutcomesRequest { decision_id, outcomes, r#final } = request;
-        let id = DecisionId::parse(&decision_id).map_err(|error: BadId| {
-            BadRequest::of("decision_id", Problem::malformed(error.to_string()))
-        })?;
+        let id = DecisionId::parse(&decision_id)
+            .map_err(|error: BadId| BadRequest::of("decision_id", Problem::malformed(error.to_string())))?;
         let trace = self.decided(id).await?;
         let costs = self.check(&trace, &outcomes)?;
         let acks = self.store_parts(&trace, outcomes, &costs).await?;
@@ -207,7 +206,8 @@ impl Reports {
         let mut seen = BTreeSet::new();
         let mut costs = Vec::with_capacity(outcomes.len());
         for (i, reported) in outcomes.iter().enumerate() {
-            let mut fault = |field: &str, problem| faults.push(Fault::new(format!("outcomes[{i}].{field}"), problem));
+            let mut fault =
+                |field: &str, problem| faults.push(Fault::new(format!("outcomes[{i}].{field}"), problem));
             if !trace.decision.chosen().any(|c| c.model.as_str() == reported.model) {
                 fault("model", Problem::malformed("not one of the chosen models"));
             } else if !seen.insert(reported.model.as_str()) {
@@ -226,10 +226,12 @@ impl Reports {
             match (reported.cost_usd_nanos, pricing) {
                 (Some(nanos), _) if nanos >= 0 => costs.push(NanoUsd::new(nanos)),
                 (Some(_), _) => fault("cost_usd_nanos", Problem::out_of_range("zero or more")),
-                (None, Some(Pricing::PerToken(price))) => match price.cost(reported.tokens_in, reported.tokens_out) {
-                    Some(cost) => costs.push(cost),
-                    None => fault("tokens_out", Problem::out_of_range("a count that some money can pay")),
-                },
+                (None, Some(Pricing::PerToken(price))) => {
+                    match price.cost(reported.tokens_in, reported.tokens_out) {
+                        Some(cost) => costs.push(cost),
+                        None => fault("tokens_out", Problem::out_of_range("a count that some money can pay")),
+                    }
+                }
                 (None, Some(Pricing::Metered { .. }) | None) => fault("cost_usd_nanos", Problem::Missing),
             }
         }
@@ -252,11 +254,8 @@ impl Reports {
             let text = outcome.text.take();
             let form = text.as_deref().and_then(|text| normalise(text, &kind, pattern.as_ref()));
             texts.extend(text.map(|text| (outcome.model.clone(), text)));
-            let part = ModelReport {
-                normal: form.map(|form| form.stored(trace.kind, self.secret)),
-                outcome,
-                attempt,
-            };
+            let part =
+                ModelReport { normal: form.map(|form| form.stored(trace.kind, self.secret)), outcome, attempt };
             rows.push(row(trace, now, &part));
         }
         let models: Vec<ModelName> = rows.iter().filter_map(|row| row.model.clone()).collect();
@@ -286,7 +285,8 @@ impl Reports {
     /// Makes the end durable and settles the hold; only the first end of a decision does.
     async fn end(&self, trace: &Trace, answer: Option<&Answer>, cost: NanoUsd) -> Result<(), ReportError> {
         let id = trace.decision.id;
-        let stored = |answer| wire::answer::to_stored(answer, |form: &NormalForm| form.stored(trace.kind, self.secret));
+        let stored =
+            |answer| wire::answer::to_stored(answer, |form: &NormalForm| form.stored(trace.kind, self.secret));
         let end = ReportEnd { answer: answer.map(stored), cost, hold: trace.hold };
         let row = NewReport {
             decision: id,
@@ -333,10 +333,7 @@ pub async fn with_reports(traces: &TraceStore, trace: Arc<Trace>) -> Result<Arc<
     Ok(Arc::new(whole))
 }
 
-async fn read(
-    traces: &TraceStore,
-    id: DecisionId,
-) -> Result<(Vec<ModelReport>, Option<ReportEnd>), ReportError> {
+async fn read(traces: &TraceStore, id: DecisionId) -> Result<(Vec<ModelReport>, Option<ReportEnd>), ReportError> {
     let (mut parts, mut end) = (Vec::new(), None);
     for Report { model, body, .. } in traces.reports(id).await? {
         match model {

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use crate::backends::Loaded;
 use crate::config;
 use crate::learning::{Artifact, LearningError, Student};
-use crate::store::lock::StateLock;
 use crate::store::StoreError;
 use crate::store::ledger::{LedgerStore, StateRole};
+use crate::store::lock::StateLock;
 use crate::store::traces::{TraceStore, TraceStoreSettings};
 
 /// What a verification found.
@@ -65,8 +65,7 @@ pub async fn verify(state_dir: &Path, artifact: &Artifact) -> Result<Verified, L
     let _lock = StateLock::take(state_dir)?;
     let (events, _nobody_listens) = mpsc::unbounded_channel();
     let ledger = LedgerStore::open(&state_dir.join("ledger.db"), None).await?;
-    let traces =
-        TraceStore::open(&state_dir.join("traces.db"), TraceStoreSettings::default(), events).await?;
+    let traces = TraceStore::open(&state_dir.join("traces.db"), TraceStoreSettings::default(), events).await?;
     let saved = artifact.load(&ledger, StateRole::Latest).await?;
     let base = artifact.load(&ledger, StateRole::Base).await?;
     let from_base = base.is_some();

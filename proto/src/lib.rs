@@ -27,5 +27,4 @@ pub mod v1 {
 
 /// The encoded `google.protobuf.FileDescriptorSet` of `package pointsman.v1` with all imports and comments. Reflection
 /// serves it.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/pointsman.v1.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pointsman.v1.bin"));

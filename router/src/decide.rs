@@ -38,7 +38,9 @@ pub enum DecideError {
         reasons: Vec<(ModelName, Ineligible)>,
     },
     /// The cheapest call does not fit the request's own cap.
-    #[error("the cheapest call may cost {cheapest} and max_cost_usd_micros allows {cap}, raise it or lower output_tokens_max")]
+    #[error(
+        "the cheapest call may cost {cheapest} and max_cost_usd_micros allows {cap}, raise it or lower output_tokens_max"
+    )]
     RequestCap {
         /// Worst case of the cheapest eligible model.
         cheapest: NanoUsd,
@@ -68,7 +70,9 @@ pub fn decide(
     let Encoded { admitted, features, task } = encoded;
     let request = &admitted.request;
     let objective = objective(request, settings);
-    let ceiling = request.max_cost.unwrap_or(NanoUsd::MAX).min(left.unwrap_or(NanoUsd::MAX));
+    // A free model passes even where a budget overran: denying it would save nothing.
+    let left_at_least_nothing = left.unwrap_or(NanoUsd::MAX).max(NanoUsd::ZERO);
+    let ceiling = request.max_cost.unwrap_or(NanoUsd::MAX).min(left_at_least_nothing);
     let mut candidates = mask(encoded, settings, ceiling);
     let eligible: Vec<usize> = (0..candidates.len()).filter(|i| at(&candidates, *i).is_some()).collect();
     if eligible.is_empty() {
@@ -296,7 +300,13 @@ struct Growth<'a> {
 }
 
 impl<'a> Growth<'a> {
-    fn new(scored: &'a Scored, candidates: &[Candidate], eligible: &[usize], limits: Limits, objective: Objective) -> Self {
+    fn new(
+        scored: &'a Scored,
+        candidates: &[Candidate],
+        eligible: &[usize],
+        limits: Limits,
+        objective: Objective,
+    ) -> Self {
         let members = eligible
             .iter()
             .filter_map(|i| candidates.get(*i))
@@ -322,8 +332,12 @@ impl<'a> Growth<'a> {
         let picks = || self.scored.estimates.iter().map(|e| e.pick);
         let first = draw.index(picks()).unwrap_or(0);
         let set = self.set_of(first);
-        let mut chosen =
-            Chosen { predicted: self.predicted(&set), propensity: 0.0, inclusion: vec![0.0; self.members.len()], set };
+        let mut chosen = Chosen {
+            predicted: self.predicted(&set),
+            propensity: 0.0,
+            inclusion: vec![0.0; self.members.len()],
+            set,
+        };
         let members = sorted(&chosen.set);
         for (other, pick) in picks().enumerate().filter(|(_, pick)| *pick > 0.0) {
             // With one call the set is the pick itself, and nothing needs to be grown to know it.

@@ -89,8 +89,11 @@ impl Execution<'_> {
         };
         // Each model gets its chance before any is called: what one draws does not depend on how
         // fast another one is.
-        let calls: Vec<ModelCalls<'_>> =
-            self.models.iter().map(|model| ModelCalls::new(&shared, model, forced, self.draw.next_u64())).collect();
+        let calls: Vec<ModelCalls<'_>> = self
+            .models
+            .iter()
+            .map(|model| ModelCalls::new(&shared, model, forced, self.draw.next_u64()))
+            .collect();
         let mut running: FuturesUnordered<_> =
             calls.iter().enumerate().map(|(at, calls)| async move { (at, calls.run().await) }).collect();
         let mut outcomes = Vec::with_capacity(calls.len());
@@ -189,7 +192,8 @@ impl<'a> ModelCalls<'a> {
                 model,
                 text: reply.text,
                 replied: true,
-                confidence: reply.confidence,
+                // What is no probability says nothing; it must not reach a trace.
+                confidence: reply.confidence.filter(|p| (0.0..=1.0).contains(p)),
                 truncated: reply.truncated,
                 tokens_out,
                 cost,

@@ -167,10 +167,8 @@ pub fn labels(trace: &Trace, entries: &[Entry], secret: u64) -> BTreeMap<ModelNa
     let mut labels = BTreeMap::new();
     for candidate in trace.decision.chosen() {
         let own = latest.iter().filter(|e| e.model.as_ref() == Some(&candidate.model)).map(|e| e.score);
-        let shared = latest
-            .iter()
-            .filter(|e| e.model.is_none())
-            .filter_map(|e| credit(trace, &candidate.model, e, secret));
+        let shared =
+            latest.iter().filter(|e| e.model.is_none()).filter_map(|e| credit(trace, &candidate.model, e, secret));
         if let Some(label) = mean(own).or_else(|| mean(shared)) {
             labels.insert(candidate.model.clone(), label);
         }

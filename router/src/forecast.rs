@@ -106,14 +106,17 @@ impl Forecasts {
                 let tokens_in = f64::from(prompt_bytes) / BYTES_PER_TOKEN;
                 price.cost(whole(tokens_in), whole(tokens_out.min(cap))).unwrap_or(NanoUsd::MAX)
             }
-            Pricing::Metered { max_per_call } => seen.cost_nanos.predict(prompt_bytes).map_or(*max_per_call, |line| {
-                let nanos = i64::try_from(whole(log_normal_mean(line))).unwrap_or(i64::MAX);
-                NanoUsd::new(nanos).min(*max_per_call)
-            }),
+            Pricing::Metered { max_per_call } => {
+                seen.cost_nanos.predict(prompt_bytes).map_or(*max_per_call, |line| {
+                    let nanos = i64::try_from(whole(log_normal_mean(line))).unwrap_or(i64::MAX);
+                    NanoUsd::new(nanos).min(*max_per_call)
+                })
+            }
         };
-        let latency_p95 = seen.latency_us.predict(prompt_bytes).map(|(mean, variance)| {
-            Duration::from_micros(whole((mean + Z95 * variance.sqrt()).exp()))
-        });
+        let latency_p95 = seen
+            .latency_us
+            .predict(prompt_bytes)
+            .map(|(mean, variance)| Duration::from_micros(whole((mean + Z95 * variance.sqrt()).exp())));
         Forecast { cost, latency_p95 }
     }
 }

@@ -14,7 +14,9 @@ use crate::money::NanoUsd;
 
 /// A budget that has no room for a hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("budget `{budget}` has {left} left of {amount} and the cheapest call may cost {asked}; it resets at {resets_at_text}")]
+#[error(
+    "budget `{budget}` has {left} left of {amount} and the cheapest call may cost {asked}; it resets at {resets_at_text}"
+)]
 pub struct NoMoney {
     /// The budget's name.
     pub budget: String,
@@ -89,7 +91,12 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`HoldError::NoMoney`] when a budget has no room, [`HoldError::Ledger`] when the durable part
     /// cannot be written.
-    fn hold(&self, decision: DecisionId, amount: NanoUsd, now: Timestamp) -> BoxFuture<'_, Result<Hold, HoldError>>;
+    fn hold(
+        &self,
+        decision: DecisionId,
+        amount: NanoUsd,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Hold, HoldError>>;
 
     /// Ends a hold in memory: books the bill, releases the rest. It becomes durable with the trace
     /// that carries the same hold and bill. Must be called exactly once per hold.

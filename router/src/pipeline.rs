@@ -6,6 +6,7 @@
 //! [`crate::settle::Unsettled`] as it is dropped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admit::{AdmitError, Admitted, Gate, admit};
 use crate::clock::{Clock, Draw, Seeds, Timestamp};
@@ -16,6 +17,7 @@ use crate::execute::{DEADLINE_MARGIN, Execution};
 use crate::hold::{Bill, Hold, HoldError, Ledger};
 use crate::merge::{MergeError, MergeRules, merge};
 use crate::model::{Pool, PoolSource};
+use crate::money::NanoUsd;
 use crate::outcome::Outcome;
 use crate::policy::PolicySource;
 use crate::progress::{Event, Progress};
@@ -180,23 +182,22 @@ impl Router {
     }
 
     /// Decides and holds the set's worst case. When another request took the last money in between,
-    /// or gave some back, it decides once more under what is left now; the logged propensities are
-    /// those of the last draw.
+    /// it decides once more under the lower ceiling; the logged propensities are those of the last draw.
     async fn decide_and_hold(&self, encoded: Encoded, metering: Metering) -> Result<Held, RouteError> {
-        let mut draw = encoded.admitted.draw.clone();
-        let (decision, hold) = match self.try_hold(&encoded, &mut draw, metering).await {
-            Err(RouteError::Hold(HoldError::NoMoney(_)) | RouteError::Decide(DecideError::Budget { .. })) => {
-                self.try_hold(&encoded, &mut draw, metering).await?
-            }
+        let mut toll = Toll { draw: encoded.admitted.draw.clone(), waited: Duration::ZERO };
+        let (decision, hold) = match self.try_hold(&encoded, &mut toll, metering).await {
+            Err(RouteError::Hold(HoldError::NoMoney(_))) => self.try_hold(&encoded, &mut toll, metering).await?,
             held => held?,
         };
         let Encoded { admitted, features, .. } = encoded;
         let Admitted { at, request, pool, deadline, place, .. } = admitted;
+        let Toll { draw, waited } = toll;
+        let decided_in = self.ports.clock.now().since(at).saturating_sub(waited);
         let draft = Draft {
             at,
             decision: Arc::new(decision),
             features,
-            decide_us: u64::try_from(self.ports.clock.now().since(at).as_micros()).unwrap_or(u64::MAX),
+            decide_us: u64::try_from(decided_in.as_micros()).unwrap_or(u64::MAX),
             hold,
             content: self.settings.store_content.then(|| Arc::clone(&request.prompt)),
         };
@@ -207,28 +208,36 @@ impl Router {
     async fn try_hold(
         &self,
         encoded: &Encoded,
-        draw: &mut Draw,
+        toll: &mut Toll,
         metering: Metering,
     ) -> Result<(Decision, Option<Hold>), RouteError> {
         let Ports { clock, ledger, .. } = &self.ports;
         if metering == Metering::Caller {
-            return Ok((decide(encoded, draw, &self.settings, None)?, None));
+            return Ok((decide(encoded, &mut toll.draw, &self.settings, None)?, None));
         }
-        let now = clock.now();
-        let id = encoded.admitted.id;
-        match decide(encoded, draw, &self.settings, ledger.left(now)) {
+        match decide(encoded, &mut toll.draw, &self.settings, ledger.left(clock.now())) {
             Ok(decision) => {
-                let hold = ledger.hold(id, decision.worst_case(), now).await?;
+                let hold = self.hold(encoded, decision.worst_case(), toll).await?;
                 Ok((decision, Some(hold)))
             }
-            // The ledger knows which budget is short and when it resets.
-            Err(error @ DecideError::Budget { cheapest, .. }) => {
-                let freed_meanwhile = ledger.hold(id, cheapest, now).await?;
-                ledger.settle(&freed_meanwhile, Bill::default());
-                Err(error.into())
+            // The ledger knows which budget is short and when it resets. Should it grant the cheapest
+            // call after all, because another request was settled meanwhile, that is what is decided on.
+            Err(DecideError::Budget { cheapest, .. }) => {
+                let hold = self.hold(encoded, cheapest, toll).await?;
+                let decided = decide(encoded, &mut toll.draw, &self.settings, Some(cheapest));
+                let decision = decided.inspect_err(|_| ledger.settle(&hold, Bill::default()))?;
+                Ok((decision, Some(hold)))
             }
             Err(error @ (DecideError::NoModel { .. } | DecideError::RequestCap { .. })) => Err(error.into()),
         }
+    }
+
+    async fn hold(&self, encoded: &Encoded, amount: NanoUsd, toll: &mut Toll) -> Result<Hold, HoldError> {
+        let Ports { clock, ledger, .. } = &self.ports;
+        let asked_at = clock.now();
+        let held = ledger.hold(encoded.admitted.id, amount, asked_at).await;
+        toll.waited += clock.now().since(asked_at);
+        held
     }
 
     async fn execute(&self, held: &mut Held, progress: &dyn Progress) -> Vec<Outcome> {
@@ -260,12 +269,19 @@ impl Router {
                 Err(RouteError::NoUsableAnswer { trace: guard.settle(outcomes, None, TraceStatus::Failed) })
             }
             Err(MergeError::NobodyReplied) => {
-                let late = deadline.is_some_and(|deadline| self.ports.clock.now().plus(DEADLINE_MARGIN) >= deadline);
+                let late =
+                    deadline.is_some_and(|deadline| self.ports.clock.now().plus(DEADLINE_MARGIN) >= deadline);
                 let trace = guard.settle(outcomes, None, TraceStatus::Failed);
                 Err(if late { RouteError::DeadlineExceeded { trace } } else { RouteError::AllFailed { trace } })
             }
         }
     }
+}
+
+/// What deciding uses up: the request's chance, and time that is the ledger's.
+struct Toll {
+    draw: Draw,
+    waited: Duration,
 }
 
 /// A decision with its money held, ready to be executed.

@@ -22,9 +22,7 @@ pub struct BestSingle {
 
 /// Mean score of each model over the rows that have it, by the model's place in the pool.
 pub(super) fn means(rows: &Rows) -> Vec<Option<f64>> {
-    (0..rows.models.len())
-        .map(|model| mean(rows.rows.iter().filter_map(|row| score(row, model))))
-        .collect()
+    (0..rows.models.len()).map(|model| mean(rows.rows.iter().filter_map(|row| score(row, model)))).collect()
 }
 
 /// The recorded score of a model on a row.

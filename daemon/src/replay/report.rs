@@ -63,7 +63,8 @@ pub(super) fn report(found: &Findings<'_>) -> Report {
     let all = |values: fn(&Run) -> &Vec<f64>| mean(runs.iter().flat_map(|run| values(run).iter().copied()));
     let mut decide_us: Vec<u64> = runs.iter().flat_map(|run| run.decide_us.iter().copied()).collect();
     decide_us.sort_unstable();
-    let (routed, seconds) = (runs.iter().map(|r| r.scores.len()).sum::<usize>(), runs.iter().map(|r| r.seconds).sum::<f64>());
+    let (routed, seconds) =
+        (runs.iter().map(|r| r.scores.len()).sum::<usize>(), runs.iter().map(|r| r.seconds).sum::<f64>());
     let calls = calls(runs);
     let calls_all: u64 = calls.values().sum();
     Report {
@@ -75,11 +76,15 @@ pub(super) fn report(found: &Findings<'_>) -> Report {
         score_last20pct: last_fifths(runs),
         cost_mean_usd: all(|run| &run.costs_usd).unwrap_or(0.0),
         best_single: found.best_single.clone(),
-        context_free_score: mean(found.context_free.iter().flat_map(|run| run.scores.iter().copied())).unwrap_or(0.0),
+        context_free_score: mean(found.context_free.iter().flat_map(|run| run.scores.iter().copied()))
+            .unwrap_or(0.0),
         context_free_last20pct: last_fifths(found.context_free),
         random_score: book::random(rows),
         oracle_score: book::oracle(rows),
-        share_by_model: calls.iter().map(|(model, n)| (model.clone(), *n as f64 / calls_all.max(1) as f64)).collect(),
+        share_by_model: calls
+            .iter()
+            .map(|(model, n)| (model.clone(), *n as f64 / calls_all.max(1) as f64))
+            .collect(),
         calls_mean: calls_all as f64 / routed.max(1) as f64,
         decide_p50_us: quantile(&decide_us, 0.50),
         decide_p99_us: quantile(&decide_us, 0.99),
@@ -110,8 +115,8 @@ fn quantile(sorted: &[u64], share: f64) -> u64 {
 
 /// Student's t at 97.5 % by degrees of freedom from one; beyond the table, the normal value.
 const T975: [f64; 20] = [
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086,
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086,
 ];
 
 /// The 95 % interval of the mean score: over the runs' means, or over the rows of a single run.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use pointsman_learner::online::Call;
+use pointsman_router::breaker::Breaker;
 use pointsman_router::check::check;
 use pointsman_router::clock::{Clock as _, Draw};
 use pointsman_router::encode::Encoder;
 use pointsman_router::features::Features;
 use pointsman_router::ids::ModelName;
-use pointsman_router::breaker::Breaker;
 use pointsman_router::model::{Availability, Model, ModelCard, Pool};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::pipeline::{Ports, Router};
@@ -67,7 +67,9 @@ pub(super) fn run(args: &ReplayArgs, rows: Rows, warm: Option<Rows>) -> anyhow::
     let runs = all(args.policy)?;
     let context_free = match args.policy {
         Whose::ContextFree => None,
-        Whose::Rules | Whose::Bandit | Whose::BestSingle | Whose::Random | Whose::Oracle => Some(all(Whose::ContextFree)?),
+        Whose::Rules | Whose::Bandit | Whose::BestSingle | Whose::Random | Whose::Oracle => {
+            Some(all(Whose::ContextFree)?)
+        }
     };
     Ok(report::report(&report::Findings {
         policy: args.policy,

@@ -22,7 +22,12 @@ impl Ledger for NoBudget {
         None
     }
 
-    fn hold(&self, decision: DecisionId, amount: NanoUsd, now: Timestamp) -> BoxFuture<'_, Result<Hold, HoldError>> {
+    fn hold(
+        &self,
+        decision: DecisionId,
+        amount: NanoUsd,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Hold, HoldError>> {
         Box::pin(std::future::ready(Ok(Hold { decision, amount, window: now })))
     }
 

@@ -10,7 +10,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 pub(crate) struct Daemon {
     /// Where it listens, `127.0.0.1:PORT`.
     pub(crate) address: String,
-    child: Child,
+    /// The process.
+    pub(crate) child: Child,
     // Held open, so that a write of the daemon to its stdout does not fail.
     _stdout: BufReader<ChildStdout>,
 }
@@ -43,7 +44,7 @@ impl Daemon {
     }
 }
 
-/// SIGKILL: nothing is flushed, nothing is said.
+/// SIGKILL where it is still up: nothing is flushed, nothing is said.
 impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.child.kill());

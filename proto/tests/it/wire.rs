@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use pointsman_proto::{FILE_DESCRIPTOR_SET, v1};
 use prost::{DecodeError, Message as _};
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet,
-    ServiceDescriptorProto, field_descriptor_proto::Type,
+    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
+    field_descriptor_proto::Type,
 };
 
 /// Field numbers of `google.protobuf.FileDescriptorProto` and its parts, of which source paths are made.
@@ -28,12 +28,7 @@ fn everything_has_a_leading_comment() -> Result<(), DecodeError> {
         let comments = leading_comments(&file);
         let declared = declarations(&file);
         names += declared.len();
-        missing.extend(
-            declared
-                .into_iter()
-                .filter(|(path, _)| !comments.contains(path))
-                .map(|(_, name)| name),
-        );
+        missing.extend(declared.into_iter().filter(|(path, _)| !comments.contains(path)).map(|(_, name)| name));
     }
     assert!(names > 300, "only {names} declarations were looked at");
     assert_eq!(missing, Vec::<String>::new(), "without a leading comment");
@@ -48,10 +43,7 @@ fn every_rpc_has_its_own_request_and_response() -> Result<(), DecodeError> {
             let name = rpc.name();
             assert_eq!(rpc.input_type(), format!(".pointsman.v1.{name}Request"));
             assert_eq!(rpc.output_type(), format!(".pointsman.v1.{name}Response"));
-            assert!(
-                rpcs.insert(name.to_owned()),
-                "{name} is the name of two rpcs"
-            );
+            assert!(rpcs.insert(name.to_owned()), "{name} is the name of two rpcs");
         }
     }
     assert!(!rpcs.is_empty());
@@ -62,16 +54,9 @@ fn every_rpc_has_its_own_request_and_response() -> Result<(), DecodeError> {
 fn money_is_an_integer() -> Result<(), DecodeError> {
     let mut amounts = 0;
     for message in own_files()?.iter().flat_map(|file| &file.message_type) {
-        for field in message
-            .field
-            .iter()
-            .filter(|field| field.name().contains("_usd"))
-        {
+        for field in message.field.iter().filter(|field| field.name().contains("_usd")) {
             let name = format!("{}.{}", message.name(), field.name());
-            assert!(
-                name.contains("_usd_micros") || name.contains("_usd_nanos"),
-                "{name} lacks its unit"
-            );
+            assert!(name.contains("_usd_micros") || name.contains("_usd_nanos"), "{name} lacks its unit");
             assert_eq!(field.r#type(), Type::Int64, "{name}");
             amounts += 1;
         }
@@ -83,10 +68,7 @@ fn money_is_an_integer() -> Result<(), DecodeError> {
 #[test]
 fn a_stored_trace_comes_back_whole_and_encodes_alike() -> Result<(), DecodeError> {
     let tags = |names: [&str; 3]| -> BTreeMap<String, String> {
-        names
-            .iter()
-            .map(|name| ((*name).to_owned(), name.to_uppercase()))
-            .collect()
+        names.iter().map(|name| ((*name).to_owned(), name.to_uppercase())).collect()
     };
     let trace = |tags| v1::Trace {
         format: 1,
@@ -101,20 +83,13 @@ fn a_stored_trace_comes_back_whole_and_encodes_alike() -> Result<(), DecodeError
     };
     let bytes = trace(tags(["a", "b", "tenant"])).encode_to_vec();
     assert_eq!(bytes, trace(tags(["tenant", "b", "a"])).encode_to_vec());
-    assert_eq!(
-        v1::Trace::decode(bytes.as_slice())?,
-        trace(tags(["a", "b", "tenant"]))
-    );
+    assert_eq!(v1::Trace::decode(bytes.as_slice())?, trace(tags(["a", "b", "tenant"])));
     Ok(())
 }
 
 fn own_files() -> Result<Vec<FileDescriptorProto>, DecodeError> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET)?;
-    let own: Vec<_> = set
-        .file
-        .into_iter()
-        .filter(|file| file.package() == "pointsman.v1")
-        .collect();
+    let own: Vec<_> = set.file.into_iter().filter(|file| file.package() == "pointsman.v1").collect();
     assert!(!own.is_empty(), "the descriptor set lacks pointsman.v1");
     Ok(own)
 }
@@ -143,17 +118,8 @@ fn declarations(file: &FileDescriptorProto) -> HashMap<Vec<i32>, String> {
     found
 }
 
-fn in_message(
-    path: Vec<i32>,
-    parent: &str,
-    message: &DescriptorProto,
-    found: &mut HashMap<Vec<i32>, String>,
-) {
-    if message
-        .options
-        .as_ref()
-        .is_some_and(|options| options.map_entry())
-    {
+fn in_message(path: Vec<i32>, parent: &str, message: &DescriptorProto, found: &mut HashMap<Vec<i32>, String>) {
+    if message.options.as_ref().is_some_and(|options| options.map_entry()) {
         return;
     }
     let name = format!("{parent}{}", message.name());
@@ -176,12 +142,7 @@ fn in_message(
     found.insert(path, name);
 }
 
-fn in_enum(
-    path: Vec<i32>,
-    parent: &str,
-    item: &EnumDescriptorProto,
-    found: &mut HashMap<Vec<i32>, String>,
-) {
+fn in_enum(path: Vec<i32>, parent: &str, item: &EnumDescriptorProto, found: &mut HashMap<Vec<i32>, String>) {
     let name = format!("{parent}{}", item.name());
     for (path, value) in numbered(&below(&path, ENUM_VALUE), &item.value) {
         found.insert(path, format!("{name}.{}", value.name()));
@@ -189,11 +150,7 @@ fn in_enum(
     found.insert(path, name);
 }
 
-fn in_service(
-    path: Vec<i32>,
-    service: &ServiceDescriptorProto,
-    found: &mut HashMap<Vec<i32>, String>,
-) {
+fn in_service(path: Vec<i32>, service: &ServiceDescriptorProto, found: &mut HashMap<Vec<i32>, String>) {
     for (path, rpc) in numbered(&below(&path, SERVICE_METHOD), &service.method) {
         found.insert(path, format!("{}.{}", service.name(), rpc.name()));
     }
@@ -207,7 +164,5 @@ fn below(path: &[i32], number: i32) -> Vec<i32> {
 }
 
 fn numbered<'a, T>(path: &[i32], items: &'a [T]) -> impl Iterator<Item = (Vec<i32>, &'a T)> {
-    (0..)
-        .zip(items)
-        .map(move |(number, item)| (below(path, number), item))
+    (0..).zip(items).map(move |(number, item)| (below(path, number), item))
 }

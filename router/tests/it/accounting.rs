@@ -92,11 +92,7 @@ async fn abandon(stand: &Stand, raw: RouteRequest, polls: usize) -> bool {
 
 fn retried() -> Vec<Spec> {
     let sent = |sent| fails(CallError::Unavailable { detail: "down".into(), sent });
-    vec![
-        model("a", "x").first(&[sent(true), sent(false)]),
-        model("b", "x"),
-        model("c", "").always(Step::Never),
-    ]
+    vec![model("a", "x").first(&[sent(true), sent(false)]), model("b", "x"), model("c", "").always(Step::Never)]
 }
 
 #[test]
@@ -180,8 +176,10 @@ fn content_is_kept_only_where_the_operator_said_so() {
 /// One step of a model and whether it can cost more than was held.
 fn step() -> impl Strategy<Value = Step> {
     let text = prop_oneof![Just("x"), Just("y"), Just("7"), Just(""), Just("{\"a\":1}")];
-    let reply = (text, prop_oneof![Just(None), (0..100_i64).prop_map(Some), Just(Some(-3)), Just(Some(250))])
-        .prop_map(|(text, cost)| Reply { text: Some(text.into()), cost: cost.map(NanoUsd::new), ..Reply::default() });
+    let reply =
+        (text, prop_oneof![Just(None), (0..100_i64).prop_map(Some), Just(Some(-3)), Just(Some(250))]).prop_map(
+            |(text, cost)| Reply { text: Some(text.into()), cost: cost.map(NanoUsd::new), ..Reply::default() },
+        );
     let result = prop_oneof![
         4 => reply.prop_map(Ok),
         1 => Just(Ok(Reply::default())),
@@ -207,12 +205,8 @@ struct Scenario {
 }
 
 fn scenario() -> impl Strategy<Value = Scenario> {
-    let kind = prop_oneof![
-        Just(KindName::Label),
-        Just(KindName::Number),
-        Just(KindName::Json),
-        Just(KindName::Text)
-    ];
+    let kind =
+        prop_oneof![Just(KindName::Label), Just(KindName::Number), Just(KindName::Json), Just(KindName::Text)];
     let request = (kind, prop::option::of(1..3_000_u64), prop::option::of(0..60_usize));
     (
         prop::collection::vec((prop::collection::vec(step(), 1..4), 0..200_i64), 1..5),
@@ -259,8 +253,7 @@ fn play(scenario: &Scenario) {
             let held = trace.hold.unwrap().amount;
             assert!(over || trace.bill.spent() <= held, "spent more than was held: {trace:#?}");
         }
-        let over: i64 =
-            stand.traced().iter().map(|t| t.bill.overrun(t.hold.unwrap().amount).nanos()).sum();
+        let over: i64 = stand.traced().iter().map(|t| t.bill.overrun(t.hold.unwrap().amount).nanos()).sum();
         let floor = scenario.left.map(|left| left.min(0) - over);
         assert!(stand.left() >= floor, "{:?} is under {floor:?}", stand.left());
     });

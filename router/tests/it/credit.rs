@@ -26,7 +26,7 @@ fn trace(kind: KindName, said: &[Option<&str>]) -> Arc<Trace> {
         });
         let stand = Setup::of(models).policy(listed(&NAMES)).build();
         let tolerance = (kind == KindName::Number).then_some(0.01);
-        let calls_max = Some(said.len() as u32);
+        let calls_max = u32::try_from(said.len()).ok();
         let raw = RouteRequest { kind, calls_max, number_tolerance: tolerance, ..ask("q") };
         let _ = stand.route(raw).await;
         let trace = stand.traced().pop().unwrap();
@@ -89,7 +89,10 @@ fn label(trace: &Trace, said: &[Said]) -> BTreeMap<String, f64> {
         })
         .collect();
     let of = |entries: &[Entry]| -> BTreeMap<String, f64> {
-        labels(trace, entries, SECRET).into_iter().map(|(model, label)| (model.as_str().to_owned(), label)).collect()
+        labels(trace, entries, SECRET)
+            .into_iter()
+            .map(|(model, label)| (model.as_str().to_owned(), label))
+            .collect()
     };
     let reversed: Vec<Entry> = entries.iter().rev().cloned().collect();
     assert_eq!(of(&entries), of(&reversed), "the ledger's order counts, not the slice's");
@@ -190,7 +193,11 @@ fn bad_feedback_names_its_field() {
     refuses_with(&trace, id, "feedback.decision_id", malformed);
     let comment = RawFeedback { comment: "c".repeat(4_097), ..raw(&trace, "", "s", right()) };
     refuses_with(&trace, comment, "feedback.comment", out);
-    let all = RawFeedback { decision_id: String::new(), verdict: score(2.0), ..raw(&trace, "", &"s".repeat(200), right()) };
+    let all = RawFeedback {
+        decision_id: String::new(),
+        verdict: score(2.0),
+        ..raw(&trace, "", &"s".repeat(200), right())
+    };
     assert_eq!(check(all).unwrap_err().faults.len(), 3);
 }
 

@@ -12,8 +12,7 @@ use proptest::prelude::*;
 
 use crate::stand::{Setup, ask, even, model, ms, paused, says};
 
-const WEIRD: [f64; 9] =
-    [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, 2.0, f64::MAX];
+const WEIRD: [f64; 9] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, 2.0, f64::MAX];
 
 fn weird() -> impl Strategy<Value = f64> {
     prop::sample::select(WEIRD.to_vec())
@@ -118,8 +117,11 @@ fn prompts_of_any_script_and_size_are_routed_within_their_hold() {
 
 #[test]
 fn a_price_beyond_money_is_denied_by_any_budget() {
-    let price =
-        Price { input_per_million_tokens: NanoUsd::MAX, output_per_million_tokens: NanoUsd::MAX, per_call: NanoUsd::MAX };
+    let price = Price {
+        input_per_million_tokens: NanoUsd::MAX,
+        output_per_million_tokens: NanoUsd::MAX,
+        per_call: NanoUsd::MAX,
+    };
     paused(async {
         let mut setup = Setup::of([model("a", "x"), model("b", "x")]).budget(1_000);
         setup.models[0].pricing = Pricing::PerToken(price);

@@ -17,8 +17,8 @@ fn check(models: Vec<Spec>, raw: RouteRequest, expected: &Reasons) {
         let reasons: Vec<_> = trace.decision.candidates.iter().map(|c| (c.model.as_str(), c.ineligible)).collect();
         assert_eq!(reasons, expected);
         for candidate in trace.decision.candidates.iter().filter(|c| c.ineligible.is_some()) {
-            let untouched = [candidate.quality, candidate.utility, candidate.pick, candidate.inclusion] == [0.0; 4];
-            assert!(untouched && !candidate.chosen, "{candidate:?}");
+            let said = [candidate.quality, candidate.utility, candidate.pick, candidate.inclusion];
+            assert!(said.iter().all(|x| *x == 0.0) && !candidate.chosen, "{candidate:?}");
         }
         stand.audit();
     });
@@ -116,12 +116,9 @@ fn forced_models_are_really_called() {
 
 #[test]
 fn a_listed_set_follows_its_order() {
-    for (calls, denied, expected) in [
-        (3, "", vec!["c", "a", "b"]),
-        (2, "", vec!["c", "a"]),
-        (8, "c", vec!["a", "b"]),
-        (1, "", vec!["c"]),
-    ] {
+    for (calls, denied, expected) in
+        [(3, "", vec!["c", "a", "b"]), (2, "", vec!["c", "a"]), (8, "c", vec!["a", "b"]), (1, "", vec!["c"])]
+    {
         paused(async {
             let stand = Setup::of(["a", "b", "c", "d"].map(|name| model(name, "x")))
                 .policy(listed(&["c", "a", "b"]))

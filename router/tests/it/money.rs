@@ -109,7 +109,7 @@ fn money_that_comes_free_meanwhile_is_used() {
         stand.ledger.0.lock().unwrap().stolen_next = -500;
         stand.route(ask("q")).await.unwrap();
         assert_eq!((chosen(&stand), stand.left()), (vec!["cheap".to_owned()], Some(450)));
-        assert_eq!(stand.traced().len(), 1);
+        stand.audit();
     });
 }
 
@@ -129,9 +129,23 @@ fn more_than_was_held_is_booked_and_denies_what_comes_next() {
 }
 
 #[test]
+fn what_costs_nothing_passes_even_where_the_budget_overran() {
+    paused(async {
+        let models = [model("a", "x").always(says("x", 250)), model("free", "x").costs(0).always(says("x", 0))];
+        let stand = Setup::of(models).budget(100).build();
+        stand.route(RouteRequest { models_allowed: vec!["a".into()], ..ask("q") }).await.unwrap();
+        assert_eq!(stand.left(), Some(-150));
+        stand.route(ask("q")).await.unwrap();
+        assert_eq!(chosen(&stand), vec!["free".to_owned()]);
+        stand.audit();
+    });
+}
+
+#[test]
 fn what_costs_nothing_needs_no_money() {
     paused(async {
-        let stand = Setup::of([model("free", "x").costs(0).always(says("x", 0)), model("dear", "x")]).budget(0).build();
+        let stand =
+            Setup::of([model("free", "x").costs(0).always(says("x", 0)), model("dear", "x")]).budget(0).build();
         let raw = RouteRequest { max_cost_usd_micros: Some(0), calls_max: Some(2), ..ask("q") };
         stand.route(raw).await.unwrap();
         assert_eq!((chosen(&stand), stand.left()), (vec!["free".to_owned()], Some(0)));

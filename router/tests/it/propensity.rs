@@ -50,7 +50,8 @@ fn check(table: &[(&str, f64, f64)], calls: u32, distinct_sets: usize) {
             *count += 1;
             assert!((*propensity - decision.set_propensity).abs() < 1e-12, "one set, one propensity");
             for candidate in &decision.candidates {
-                let (count, inclusion) = members.entry(candidate.model.clone()).or_insert((0, candidate.inclusion));
+                let (count, inclusion) =
+                    members.entry(candidate.model.clone()).or_insert((0, candidate.inclusion));
                 *count += usize::from(candidate.chosen);
                 assert!((*inclusion - candidate.inclusion).abs() < 1e-12);
             }
@@ -58,7 +59,8 @@ fn check(table: &[(&str, f64, f64)], calls: u32, distinct_sets: usize) {
     });
     assert_eq!(sets.len(), distinct_sets, "{sets:?}");
     let n = N as f64;
-    let within = |count: usize, p: f64| (count as f64 - n * p).abs() <= 5.0 * (n * p * (1.0 - p)).max(0.0).sqrt() + 1e-6;
+    let within =
+        |count: usize, p: f64| (count as f64 - n * p).abs() <= 5.0 * (n * p * (1.0 - p)).max(0.0).sqrt() + 1e-6;
     assert!(sets.values().all(|(count, p)| within(*count, *p)), "{sets:?}");
     assert!(members.values().all(|(count, p)| within(*count, *p)), "{members:?}");
     let total: f64 = sets.values().map(|(_, p)| p).sum();
@@ -99,7 +101,9 @@ fn a_seed_repeats_its_decision() {
             let stand = Setup::of(NAMES.map(|name| model(name, "x"))).build();
             let mut sets = Vec::new();
             for _ in 0..20 {
-                sets.push(stand.decide(RouteRequest { calls_max: Some(3), ..ask("q") }).await.unwrap().decision.clone());
+                sets.push(
+                    stand.decide(RouteRequest { calls_max: Some(3), ..ask("q") }).await.unwrap().decision.clone(),
+                );
             }
             sets
         })

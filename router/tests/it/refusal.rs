@@ -44,10 +44,7 @@ fn a_bad_request_names_all_its_fields() {
     let RouteError::Admit(AdmitError::BadRequest(bad)) = error else { panic!("{error}") };
     let mut fields: Vec<&str> = bad.faults.iter().map(|fault| fault.field.as_str()).collect();
     fields.sort_unstable();
-    assert_eq!(
-        fields,
-        ["request.deadline", "request.embedding[0]", "request.models_denied[0]", "request.prompt"]
-    );
+    assert_eq!(fields, ["request.deadline", "request.embedding[0]", "request.models_denied[0]", "request.prompt"]);
     assert!(bad.faults.iter().any(|f| f.problem == Problem::Missing));
 }
 

@@ -16,9 +16,7 @@ use pointsman_router::ids::{AttemptId, DecisionId, ModelName, PolicyVersion};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, PoolSource, Pricing};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::pipeline::{Metering, Ports, RouteError, Router};
-use pointsman_router::policy::{
-    Ask, Completion, Estimate, Policy, PolicyKind, PolicySource, Scored, Snapshot,
-};
+use pointsman_router::policy::{Ask, Completion, Estimate, Policy, PolicyKind, PolicySource, Scored, Snapshot};
 use pointsman_router::progress::Unwatched;
 use pointsman_router::request::RouteRequest;
 use pointsman_router::settings::Settings;
@@ -273,7 +271,12 @@ impl Ledger for MemoryLedger {
         told.map(NanoUsd::new)
     }
 
-    fn hold(&self, decision: DecisionId, amount: NanoUsd, now: Timestamp) -> BoxFuture<'_, Result<Hold, HoldError>> {
+    fn hold(
+        &self,
+        decision: DecisionId,
+        amount: NanoUsd,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Hold, HoldError>> {
         Box::pin(async move {
             let grants_after = self.0.lock().unwrap().grants_after;
             tokio::time::sleep(grants_after).await;
@@ -283,7 +286,7 @@ impl Ledger for MemoryLedger {
                 return Err(HoldError::Ledger { detail: "disk full".into() });
             }
             if let Some(left) = account.left {
-                if amount.nanos() > left {
+                if amount.nanos() > left.max(0) {
                     account.log.push(Entry::Denied(amount));
                     return Err(HoldError::NoMoney(NoMoney {
                         budget: "test".into(),

@@ -277,7 +277,12 @@ impl TraceStore {
     ///
     /// # Errors
     /// What reading met.
-    pub async fn list(&self, filter: TraceFilter, below: Option<u64>, limit: usize) -> Result<TracePage, StoreError> {
+    pub async fn list(
+        &self,
+        filter: TraceFilter,
+        below: Option<u64>,
+        limit: usize,
+    ) -> Result<TracePage, StoreError> {
         let span = Span::Below(below.unwrap_or(u64::MAX));
         let one_more = limit.saturating_add(1);
         let mut traces = self.0.readers.read(move |conn| rows::matching(conn, &filter, span, one_more)).await?;
@@ -323,10 +328,9 @@ impl TraceStore {
             let tx = conn.unchecked_transaction()?;
             let rows = (rows::traces_after(&tx, after, limit)?, rows::reports_after(&tx, after, limit)?);
             tx.finish()?;
-            let traces = rows
-                .0
-                .iter()
-                .map(|stored| stored.trace().map(|trace| Committed::Trace { seq: stored.seq, trace: Arc::new(trace) }));
+            let traces = rows.0.iter().map(|stored| {
+                stored.trace().map(|trace| Committed::Trace { seq: stored.seq, trace: Arc::new(trace) })
+            });
             let reports = rows.1.into_iter().map(|report| Ok(Committed::Report(Arc::new(report))));
             Ok(traces.chain(reports).collect::<Result<Vec<_>, StoreError>>())
         });

@@ -192,7 +192,8 @@ impl Queue {
 
     /// Writes what is at the front; tells of each entry whether a row was stored.
     fn write_front(&self, tx: &Transaction<'_>) -> rusqlite::Result<Vec<bool>> {
-        let items: Vec<Item> = self.lock().entries.iter().take(FLUSH_MAX).map(|entry| entry.item.clone()).collect();
+        let items: Vec<Item> =
+            self.lock().entries.iter().take(FLUSH_MAX).map(|entry| entry.item.clone()).collect();
         let mut gathered = Gathered::default();
         let mut stored = Vec::with_capacity(items.len());
         for item in &items {

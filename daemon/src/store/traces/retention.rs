@@ -186,8 +186,9 @@ fn excess(conn: &Connection, keep_bytes: u64) -> rusqlite::Result<Option<u64>> {
 fn delete_oldest(tx: &Transaction<'_>, mark: PruneMark, limit: usize) -> rusqlite::Result<bool> {
     let mut deleted = 0;
     for table in ["traces", "reports"] {
-        let text =
-            format!("DELETE FROM {table} WHERE seq IN (SELECT seq FROM {table} WHERE seq <= ?1 ORDER BY seq LIMIT ?2)");
+        let text = format!(
+            "DELETE FROM {table} WHERE seq IN (SELECT seq FROM {table} WHERE seq <= ?1 ORDER BY seq LIMIT ?2)"
+        );
         deleted += tx.prepare_cached(&text)?.execute(params![sql(mark.seq), limit - deleted.min(limit)])?;
     }
     if deleted < limit {

@@ -155,7 +155,8 @@ pub(super) fn insert_report(tx: &Transaction<'_>, report: &Report) -> rusqlite::
 }
 
 pub(super) fn set_mark(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
-    conn.prepare_cached("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)")?.execute(params![name, value])?;
+    conn.prepare_cached("INSERT OR REPLACE INTO marks (name, value) VALUES (?1, ?2)")?
+        .execute(params![name, value])?;
     Ok(())
 }
 
@@ -254,7 +255,9 @@ fn conditions(filter: &TraceFilter) -> (Vec<&'static str>, Vec<Value>) {
     all.extend(model.iter().map(|model| ("instr(models, ?) > 0", Value::from(whole(model.as_str())))));
     all.extend(task.iter().map(|task| ("task = ?", text(task.as_str()))));
     all.extend(tags.get("tenant").map(|tenant| ("tenant = ?", text(tenant))));
-    all.extend(tags.iter().map(|(key, value)| ("instr(tags, ?) > 0", Value::from(whole(&format!("{key}={value}"))))));
+    all.extend(
+        tags.iter().map(|(key, value)| ("instr(tags, ?) > 0", Value::from(whole(&format!("{key}={value}"))))),
+    );
     all.extend(from.iter().map(|from| ("at_micros >= ?", Value::from(from.micros()))));
     all.extend(before.iter().map(|before| ("at_micros < ?", Value::from(before.micros()))));
     all.extend(status.iter().map(|status| ("status = ?", Value::from(i32::from(status_to_wire(*status))))));

@@ -84,7 +84,8 @@ fn add(conn: &Connection, (model, task, day): &Key, more: &Tally) -> rusqlite::R
         .optional()?;
     let mut sum = stored.as_deref().map(parse).transpose()?.unwrap_or_default();
     sum.add(more);
-    let text = serde_json::to_string(&sum).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let text =
+        serde_json::to_string(&sum).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     conn.prepare_cached("INSERT OR REPLACE INTO model_stats (model, task, day, tally) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![model.as_str(), task.as_str(), day, text])?;
     Ok(())

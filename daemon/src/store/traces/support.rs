@@ -25,7 +25,8 @@ pub(crate) fn sample(n: u32) -> Trace {
     let mut draw = Draw::from_seed(u64::from(n));
     let at = START.plus(Duration::from_secs(u64::from(n)));
     let decision = decision(n, at, &mut draw);
-    let failed = attempt("small", AttemptStatus::Failed(CallError::Throttled { retry_after: None }), &mut draw, at);
+    let failed =
+        attempt("small", AttemptStatus::Failed(CallError::Throttled { retry_after: None }), &mut draw, at);
     let replied = attempt("large", AttemptStatus::Replied, &mut draw, at);
     let tags = if n.is_multiple_of(2) { vec![("tenant", "even"), ("team", "a")] } else { vec![("team", "b")] };
     Trace {

@@ -208,7 +208,8 @@ async fn lists_are_filtered_and_paged_newest_first() {
     check(TraceFilter { model: Some("mall".into()), ..filter() }, &[]).await;
     check(TraceFilter { model: Some("off".into()), ..filter() }, &[]).await;
     check(TraceFilter { tags: tag("tenant", "even"), ..filter() }, &even).await;
-    check(TraceFilter { tags: tag("team", "a"), task: Some("math".into()), ..filter() }, &[25, 19, 13, 7, 1]).await;
+    check(TraceFilter { tags: tag("team", "a"), task: Some("math".into()), ..filter() }, &[25, 19, 13, 7, 1])
+        .await;
     check(TraceFilter { status: Some(TraceStatus::Failed), ..filter() }, &[]).await;
     check(TraceFilter { caller_ref: Some("row-7".to_owned()), policy: Some("bandit-1".into()), ..filter() }, &[8])
         .await;
@@ -253,8 +254,10 @@ async fn pruning_marks_first_then_deletes_and_keeps_the_statistics() {
 
 #[tokio::test]
 async fn a_file_that_is_too_large_is_pruned_from_the_oldest_to_under_the_limit() {
-    let keep =
-        |keep_bytes| TraceStoreSettings { retention: Retention { keep_days: 999, keep_bytes }, ..Default::default() };
+    let keep = |keep_bytes| TraceStoreSettings {
+        retention: Retention { keep_days: 999, keep_bytes },
+        ..Default::default()
+    };
     let filled = room(keep(u64::MAX)).await;
     filled.push_all(0..1_000).await;
     let used = filled.store.size().await.unwrap().used_bytes;

@@ -13,8 +13,8 @@ fn open(folder: &tempfile::TempDir) -> Writer {
 
 async fn rows(folder: &tempfile::TempDir) -> Vec<i64> {
     let readers = Readers::open(&folder.path().join("t.db"), 1).unwrap();
-    let read =
-        readers.read(|conn| conn.prepare("SELECT x FROM t ORDER BY x")?.query_map((), |row| row.get(0))?.collect());
+    let read = readers
+        .read(|conn| conn.prepare("SELECT x FROM t ORDER BY x")?.query_map((), |row| row.get(0))?.collect());
     read.await.unwrap()
 }
 
@@ -74,7 +74,10 @@ async fn one_failure_fails_the_batch_and_everyone_hears_it() {
     let (good, bad, late) = (writer.run(insert(1)), writer.run(insert(1)), writer.run(insert(2)));
     let all = async { tokio::join!(good, bad, late) };
     let (results, ()) = tokio::join!(all, async move { drop(release) });
-    assert!(matches!(results, (Err(StoreError::Sql { .. }), Err(StoreError::Sql { .. }), Err(StoreError::Sql { .. }))));
+    assert!(matches!(
+        results,
+        (Err(StoreError::Sql { .. }), Err(StoreError::Sql { .. }), Err(StoreError::Sql { .. }))
+    ));
     assert_eq!(rows(&folder).await, [] as [i64; 0]);
     assert_eq!(writer.run(insert(2)).await, Ok(2));
 }

@@ -447,3 +447,6 @@ fn status_of(student: &Student, published: &Published, schema: SchemaHash) -> Le
         schema,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

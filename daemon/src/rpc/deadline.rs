@@ -1,7 +1,7 @@
 //! The caller's deadline, out of the `grpc-timeout` header.
 //!
 //! A handler must answer DEADLINE_EXCEEDED itself, a moment before tonic would end it with CANCELLED
-//! ([`ANSWER_MARGIN`]). A header that cannot be read is refused rather than taken for "no deadline".
+//! (`ANSWER_MARGIN`). A header that cannot be read is refused rather than taken for "no deadline".
 
 use std::future::Future;
 use std::time::Duration;

@@ -77,6 +77,7 @@ impl StatsService for Statistics {
         request: Request<v1::ListModelStatsRequest>,
     ) -> Result<Response<v1::ListModelStatsResponse>, Status> {
         let asked = request.into_inner();
+        self.see_own_writes().await;
         let counted = self.traces.stats().await.map_err(Refusal::from)?;
         let judged = self.ledger.feedback_stats().await.map_err(Refusal::from)?;
         let now = self.clock.now();
@@ -95,6 +96,7 @@ impl StatsService for Statistics {
             Ok(size) => size.min(PAGE_SIZE_MAX),
             Err(_) => PAGE_SIZE_MAX,
         };
+        self.see_own_writes().await;
         Ok(Response::new(self.page(&wanted, below, size).await?))
     }
 
@@ -119,6 +121,7 @@ impl StatsService for Statistics {
         let request = request.into_inner();
         let wanted = Wanted::from_wire(request.filter)?;
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
+        self.see_own_writes().await;
         let through = self.traces.last_seq().await.map_err(Refusal::from)?;
         let export = Export::new(self.clone(), wanted, through, limit);
         Ok(Response::new(Box::pin(export::stream(export))))
@@ -137,6 +140,7 @@ impl StatsService for Statistics {
         &self,
         _: Request<v1::GetStoreInfoRequest>,
     ) -> Result<Response<v1::GetStoreInfoResponse>, Status> {
+        self.see_own_writes().await;
         let size = self.traces.size().await.map_err(Refusal::from)?;
         let feedback_rows = self.ledger.feedback_through().await.map_err(Refusal::from)?;
         Ok(Response::new(v1::GetStoreInfoResponse {
@@ -153,6 +157,12 @@ impl StatsService for Statistics {
 }
 
 impl Statistics {
+    /// Whoever asks after a reply sees the trace of that reply. A file that cannot be written just now
+    /// shows what it has.
+    async fn see_own_writes(&self) {
+        let _ = self.traces.flushed().await;
+    }
+
     /// What the caller of Decide reported so far.
     async fn add_reports(&self, stored: &StoredTrace, message: &mut v1::Trace) -> Result<(), Refusal> {
         let whole = with_reports(&self.traces, Arc::new(stored.trace()?)).await?;

@@ -30,8 +30,8 @@ pub async fn catch_up(budget: &str, traces: &TraceStore, ledger: &LedgerStore) -
     }
 }
 
-/// Books rows that follow `after` without a gap up to `through`. Returns the ledger's mark, which is
-/// another where somebody booked in between.
+/// Books what lies between two marks; `rows` are all of them, and may be more. Returns the ledger's
+/// mark, which is another where somebody booked in between.
 ///
 /// # Errors
 /// What the store met; nothing was booked.
@@ -42,7 +42,9 @@ pub async fn book(
     rows: &[Committed],
 ) -> Result<u64, StoreError> {
     let mut spends = Spends::default();
-    rows.iter().filter_map(spend).for_each(|spend| spends.add(spend));
+    // After a catch-up the first rows that are told of are booked already.
+    let between = rows.iter().filter(|row| row.seq() > after && row.seq() <= through);
+    between.filter_map(spend).for_each(|spend| spends.add(spend));
     match ledger.book(budget, Booking { after, through, spends }).await? {
         BookOutcome::Booked => Ok(through),
         BookOutcome::MarkIs(mark) => Ok(mark),
@@ -61,3 +63,6 @@ fn spend(row: &Committed) -> Option<(Timestamp, Spend)> {
         Committed::Report(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

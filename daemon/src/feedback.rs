@@ -2,7 +2,8 @@
 //!
 //! Feedback right after a reply waits for the group commit of its trace, so "decision unknown" is said
 //! only of decisions that never were. What it teaches follows from the ledger's order, not from here:
-//! the desk never touches a policy.
+//! the desk never touches a policy. Between the look at the trace and the commit no trace may go, or
+//! feedback on a deleted decision would stay behind.
 
 use std::sync::Arc;
 
@@ -66,6 +67,7 @@ impl FeedbackDesk {
     pub async fn submit(&self, raw: RawFeedback) -> Result<Ack, FeedbackError> {
         let feedback = feedback::check(raw)?;
         let id = feedback.decision;
+        let _staying = self.traces.staying().await;
         let (seq, trace) = match self.traces.committed(id).await? {
             Lookup::Found((seq, trace)) => (seq, with_reports(&self.traces, trace).await?),
             Lookup::Pruned => return Err(FeedbackError::Pruned { id }),
@@ -95,3 +97,6 @@ impl FeedbackDesk {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ use pointsman_router::outcome::Outcome;
 use pointsman_router::policy::{Policy, PolicyKind, PolicySource, Snapshot};
 use pointsman_router::rules::RulesPolicy;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::store::StoreError;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore, PolicyState, StateRole};
@@ -130,21 +131,24 @@ impl Student {
         ledger: &LedgerStore,
         (feedback_through, trace_through): (u64, u64),
     ) -> Result<(), StoreError> {
-        while self.online.trace_mark() < trace_through {
-            let rows = traces.scan(self.online.trace_mark(), BATCH).await?;
+        // The last place may have no row, so each loop ends at the first batch that brings nothing.
+        loop {
+            let mut rows = traces.scan(self.online.trace_mark(), BATCH).await?;
+            rows.retain(|row| row.seq() <= trace_through);
             if rows.is_empty() {
                 break;
             }
-            for row in rows.iter().take_while(|row| row.seq() <= trace_through) {
+            for row in &rows {
                 self.observe(row, traces).await?;
             }
         }
-        while self.online.feedback_mark() < feedback_through {
-            let rows = ledger.scan_feedback(self.online.feedback_mark(), BATCH).await?;
+        loop {
+            let mut rows = ledger.scan_feedback(self.online.feedback_mark(), BATCH).await?;
+            rows.retain(|row| row.row.seq <= feedback_through);
             if rows.is_empty() {
                 break;
             }
-            for row in rows.iter().take_while(|row| row.row.seq <= feedback_through) {
+            for row in &rows {
                 self.teach(row, traces).await?;
             }
         }
@@ -354,17 +358,30 @@ impl Teacher {
     pub async fn run(mut self, mut streams: Streams) {
         let mut publish = tokio::time::interval(PUBLISH_EVERY);
         let mut save = tokio::time::interval(SAVE_EVERY);
+        // After a pause one tick is due, not all that nobody waited for.
+        publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unpublished = false;
-        loop {
+        let (mut feedback_ended, mut committed_ended) = (false, false);
+        while !(feedback_ended && committed_ended) {
             let learned = tokio::select! {
-                Some(row) = streams.feedback.recv() => self.student.teach(&row, &self.traces).await,
-                Some(row) = streams.committed.recv() => self.student.observe(&row, &self.traces).await,
+                row = streams.feedback.recv(), if !feedback_ended => match row {
+                    Some(row) => self.student.teach(&row, &self.traces).await,
+                    None => {
+                        feedback_ended = true;
+                        continue;
+                    }
+                },
+                row = streams.committed.recv(), if !committed_ended => match row {
+                    Some(row) => self.student.observe(&row, &self.traces).await,
+                    None => {
+                        committed_ended = true;
+                        continue;
+                    }
+                },
                 Some(ask) = self.asks.recv() => {
-                    let caught_up = self.student.catch_up(&self.traces, &self.ledger, ask.through).await;
-                    let saved = match caught_up {
-                        Ok(()) => self.save(ask.role).await,
-                        Err(error) => Err(error),
-                    };
+                    let saved = self.answer(ask.role, ask.through).await;
+                    (unpublished, self.unsaved) = (true, self.unsaved || saved.is_err());
                     // Nobody waits any more: it is saved all the same.
                     let _ = ask.done.send(saved);
                     continue;
@@ -378,7 +395,6 @@ impl Teacher {
                     self.save_latest().await;
                     continue;
                 }
-                else => break,
             };
             // A row that could not be read is read again by the next restart's catch-up only if its
             // mark did not move, so learning stops here rather than go on behind a hole.
@@ -390,6 +406,26 @@ impl Teacher {
         }
         self.publish();
         self.save_latest().await;
+    }
+
+    /// Saves in this role, with everything up to these sequences in it.
+    async fn answer(&mut self, role: StateRole, through: (u64, u64)) -> Result<(), StoreError> {
+        self.student.catch_up(&self.traces, &self.ledger, through).await?;
+        self.mark_orphans().await?;
+        // A base is never ahead of the state that a restart goes on from: what is deleted behind it
+        // could not be learned again.
+        self.save(StateRole::Latest).await?;
+        match role {
+            StateRole::Latest => Ok(()),
+            StateRole::Base => self.save(StateRole::Base).await,
+        }
+    }
+
+    async fn mark_orphans(&mut self) -> Result<(), StoreError> {
+        if self.student.orphans.is_empty() {
+            return Ok(());
+        }
+        self.ledger.mark_orphans(std::mem::take(&mut self.student.orphans)).await
     }
 
     fn publish(&self) {

@@ -4,7 +4,7 @@
 //! Exit codes: 0 done, 1 a fault while running, 64 a fault of usage or configuration, all of them
 //! listed on stderr.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -163,7 +163,10 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// The log goes to stderr: stdout carries the ready line and results alone.
 fn log(format: LogFormat, filter: &str) {
     let filter = tracing_subscriber::EnvFilter::new(filter);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Human => log.init(),
         LogFormat::Json => log.json().init(),

@@ -311,6 +311,6 @@ struct Gone;
 impl Backend for Gone {
     fn generate(&self, _: Call) -> BoxFuture<'_, Result<Reply, CallError>> {
         let detail = "the backend is not configured any more".to_owned();
-        std::future::ready(Err(CallError::Unavailable { detail, sent: false })).boxed()
+        std::future::ready(Err(CallError::Unavailable { detail, billable: false })).boxed()
     }
 }

@@ -4,11 +4,16 @@
 //! and returns the answer; all of it is durable before it is acknowledged. A decision that nobody
 //! reports in time keeps its hold as unknown, and a late report still settles it.
 //!
-//! Texts wait in memory for the merge and are never stored; after a restart in the middle of a report
-//! the earlier parts vote by the normal form that was kept in clear.
+//! Texts wait in memory for the merge, up to a bound, and are never stored; after a restart in the
+//! middle of a report the earlier parts vote by the normal form that was kept in clear, or by their
+//! text, where it is sent again.
+//!
+//! Reports of one decision take turns, so the end of a decision holds exactly what was acknowledged
+//! before it. What comes after the end changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pointsman_proto::v1;
 use pointsman_router::answer::Answer;
@@ -19,7 +24,7 @@ use pointsman_router::ids::{AttemptId, BadId, DecisionId, ModelName};
 use pointsman_router::merge::{MergeRules, merge};
 use pointsman_router::model::{PoolSource, Pricing};
 use pointsman_router::money::NanoUsd;
-use pointsman_router::normal::{NormalForm, normalise};
+use pointsman_router::normal::{NormalForm, extract, normalise};
 use pointsman_router::outcome::Outcome;
 use pointsman_router::trace::{Trace, TraceStatus};
 
@@ -31,6 +36,15 @@ use crate::wire::{self, WireError};
 
 /// Decisions that wait for their report, at most; beyond it the oldest are given up before their time.
 const OPEN_MAX: usize = 1 << 18;
+/// Bytes of texts that wait for their merge, all decisions together; beyond it parts vote by what is
+/// stored of them.
+const TEXT_BYTES_MAX: usize = 64 << 20;
+/// How long a text waits where nobody said how long the report may take.
+const TEXTS_KEPT: Duration = Duration::from_secs(600);
+/// Longest description of a failure, in bytes.
+const ERROR_BYTES_MAX: usize = 1_024;
+/// Turns that reports take, by decision.
+const TURNS: usize = 64;
 
 /// Why a report was not taken. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -81,13 +95,26 @@ pub struct Standing {
     pub missing: Vec<ModelName>,
 }
 
-/// A decision that waits for its report.
+/// A decision that waits for its report, or was reported and may be asked for again.
 #[derive(Debug)]
 struct Waiting {
     report_by: Timestamp,
+    /// What becomes unknown when the time is over.
     hold: Option<Hold>,
     /// What was reported so far, until it is merged.
     texts: BTreeMap<ModelName, String>,
+    /// The merged answer in the words of its model.
+    value: Option<String>,
+}
+
+impl Waiting {
+    fn new(report_by: Timestamp, hold: Option<Hold>) -> Self {
+        Self { report_by, hold, texts: BTreeMap::new(), value: None }
+    }
+
+    fn bytes(&self) -> usize {
+        self.texts.values().chain(&self.value).map(String::len).sum()
+    }
 }
 
 /// Decisions that wait for their report, by id and by when they are given up.
@@ -95,13 +122,47 @@ struct Waiting {
 struct Open {
     waiting: BTreeMap<DecisionId, Waiting>,
     due: BTreeSet<(Timestamp, DecisionId)>,
+    text_bytes: usize,
 }
 
 impl Open {
+    fn insert(&mut self, id: DecisionId, waiting: Waiting) {
+        self.due.insert((waiting.report_by, id));
+        self.waiting.insert(id, waiting);
+    }
+
     fn remove(&mut self, id: DecisionId) -> Option<Waiting> {
         let waiting = self.waiting.remove(&id)?;
         self.due.remove(&(waiting.report_by, id));
+        self.text_bytes = self.text_bytes.saturating_sub(waiting.bytes());
         Some(waiting)
+    }
+
+    /// Keeps texts until the merge, as far as there is room.
+    fn keep(&mut self, id: DecisionId, texts: &BTreeMap<ModelName, String>, now: Timestamp) {
+        if texts.is_empty() {
+            return;
+        }
+        if !self.waiting.contains_key(&id) {
+            self.insert(id, Waiting::new(now.plus(TEXTS_KEPT), None));
+        }
+        let Some(waiting) = self.waiting.get_mut(&id) else { return };
+        for (model, text) in texts {
+            if self.text_bytes.saturating_add(text.len()) <= TEXT_BYTES_MAX && !waiting.texts.contains_key(model) {
+                self.text_bytes += text.len();
+                waiting.texts.insert(model.clone(), text.clone());
+            }
+        }
+    }
+
+    /// The end: of the texts only the value of the merged answer is kept, for whoever asks again.
+    fn end(&mut self, id: DecisionId, answer: Option<&Answer>) {
+        let Some(waiting) = self.waiting.get_mut(&id) else { return };
+        self.text_bytes = self.text_bytes.saturating_sub(waiting.bytes());
+        waiting.hold = None;
+        waiting.texts.clear();
+        waiting.value = answer.and_then(|answer| answer.value.clone());
+        self.text_bytes += waiting.bytes();
     }
 
     /// The next decision to give up, where one is due or there are too many.
@@ -121,6 +182,7 @@ pub struct Reports {
     seeds: Arc<dyn Seeds>,
     secret: u64,
     open: Mutex<Open>,
+    turns: [tokio::sync::Mutex<()>; TURNS],
 }
 
 impl Reports {
@@ -133,15 +195,14 @@ impl Reports {
         (clock, seeds): (Arc<dyn Clock>, Arc<dyn Seeds>),
         secret: u64,
     ) -> Self {
-        Self { traces, ledger, pools, clock, seeds, secret, open: Mutex::default() }
+        let turns = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
+        Self { traces, ledger, pools, clock, seeds, secret, open: Mutex::default(), turns }
     }
 
     /// Waits for the report of a decision until `report_by`.
     pub fn expect(&self, trace: &Trace, report_by: Timestamp) {
         let mut open = self.lock();
-        let id = trace.decision.id;
-        open.waiting.insert(id, Waiting { report_by, hold: trace.hold, texts: BTreeMap::new() });
-        open.due.insert((report_by, id));
+        open.insert(trace.decision.id, Waiting::new(report_by, trace.hold));
         self.give_up(open, trace.at);
     }
 
@@ -158,7 +219,8 @@ impl Reports {
         }
     }
 
-    /// Takes a part of a report, or the end of it.
+    /// Takes a part of a report, or the end of it. To be run to its end: a caller that drops it between
+    /// the commit and the settlement leaves its hold to its time.
     ///
     /// # Errors
     /// [`ReportError`]; what was acknowledged before stands.
@@ -166,23 +228,58 @@ impl Reports {
         let v1::ReportOutcomesRequest { decision_id, outcomes, r#final } = request;
         let id = DecisionId::parse(&decision_id)
             .map_err(|error: BadId| BadRequest::of("decision_id", Problem::malformed(error.to_string())))?;
+        let _turn = self.turn(id).await;
+        let _staying = self.traces.staying().await;
         let trace = self.decided(id).await?;
         let costs = self.check(&trace, &outcomes)?;
-        let acks = self.store_parts(&trace, outcomes, &costs).await?;
         let (parts, end) = read(&self.traces, id).await?;
-        let missing: Vec<ModelName> = trace
-            .decision
-            .chosen()
-            .map(|c| c.model.clone())
-            .filter(|model| !parts.iter().any(|part| part.outcome.model == *model))
-            .collect();
-        let cost = parts.iter().map(|part| part.outcome.cost).sum();
-        let settled = r#final || missing.is_empty() || end.is_some();
-        let answer = if settled { self.merge(&trace, &parts) } else { None };
-        if settled && end.is_none() {
+        if let Some(end) = end {
+            return self.ended(&trace, &outcomes, &parts, end);
+        }
+        let now = self.clock.now();
+        let said = self.said(&trace, outcomes, &costs, now);
+        let rows = said.iter().map(|(part, _)| row(&trace, now, part)).collect();
+        let reported = self.traces.report(rows).await?;
+        let acks = said.iter().map(|(part, _)| part.outcome.model.clone()).zip(reported).collect();
+        let (parts, _) = read(&self.traces, id).await?;
+        let texts = texts(said, &parts);
+        self.lock().keep(id, &texts, now);
+        let (missing, cost) = (missing(&trace, &parts), cost(&parts));
+        let settled = r#final || missing.is_empty();
+        let answer = if settled { self.merge(&trace, &parts, texts) } else { None };
+        if settled {
             self.end(&trace, answer.as_ref(), cost).await?;
         }
         Ok(Standing { acks, answer, kind: trace.kind, cost, settled, missing })
+    }
+
+    async fn turn(&self, id: DecisionId) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        // The end of an id is chance.
+        let at = id.as_bytes().last().map_or(0, |byte| usize::from(*byte) % TURNS);
+        match self.turns.get(at) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        }
+    }
+
+    /// What is said to whoever reports on after the end: the same again.
+    fn ended(
+        &self,
+        trace: &Trace,
+        outcomes: &[v1::ReportedOutcome],
+        parts: &[ModelReport],
+        end: ReportEnd,
+    ) -> Result<Standing, ReportError> {
+        let value = self.lock().waiting.get(&trace.decision.id).and_then(|waiting| waiting.value.clone());
+        let mut answer = end.answer.map(|answer| wire::answer::from_stored(answer, value)).transpose()?;
+        if let Some(answer) = &mut answer
+            && answer.value.is_none()
+        {
+            answer.value = answer.normal.as_ref().and_then(clear);
+        }
+        let acks = outcomes.iter().map(|o| (ModelName::new(&o.model), Reported::Repeated)).collect();
+        let (missing, cost) = (missing(trace, parts), end.cost);
+        Ok(Standing { acks, answer, kind: trace.kind, cost, settled: true, missing })
     }
 
     async fn decided(&self, id: DecisionId) -> Result<Arc<Trace>, ReportError> {
@@ -216,6 +313,12 @@ impl Reports {
             if v1::AttemptStatus::try_from(reported.status).unwrap_or_default() == v1::AttemptStatus::Unspecified {
                 fault("status", Problem::Missing);
             }
+            if reported.status != i32::from(v1::AttemptStatus::Ok) && !reported.answer.is_empty() {
+                fault("answer", Problem::malformed("must be empty unless the status is OK"));
+            }
+            if reported.error.len() > ERROR_BYTES_MAX {
+                fault("error", Problem::out_of_range("at most 1024 bytes"));
+            }
             if reported.self_confidence.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
                 fault("self_confidence", Problem::out_of_range("0 to 1"));
             }
@@ -238,47 +341,49 @@ impl Reports {
         if faults.is_empty() { Ok(costs) } else { Err(BadRequest { faults }) }
     }
 
-    async fn store_parts(
+    /// What is stored of each outcome, and its text.
+    fn said(
         &self,
         trace: &Trace,
         outcomes: Vec<v1::ReportedOutcome>,
         costs: &[NanoUsd],
-    ) -> Result<Vec<(ModelName, Reported)>, ReportError> {
-        let now = self.clock.now();
+        now: Timestamp,
+    ) -> Vec<(ModelReport, Option<String>)> {
         let (kind, pattern) = (trace.answer_kind(), trace.pattern());
         let mut draw = Draw::from_seed(self.seeds.next_seed());
-        let mut texts = Vec::new();
-        let mut rows = Vec::with_capacity(outcomes.len());
-        for (reported, cost) in outcomes.into_iter().zip(costs) {
+        let said = |(reported, cost): (v1::ReportedOutcome, &NanoUsd)| {
             let (mut outcome, attempt) = from_wire(reported, *cost, AttemptId::new(now, &mut draw), now);
             let text = outcome.text.take();
             let form = text.as_deref().and_then(|text| normalise(text, &kind, pattern.as_ref()));
-            texts.extend(text.map(|text| (outcome.model.clone(), text)));
-            let part =
-                ModelReport { normal: form.map(|form| form.stored(trace.kind, self.secret)), outcome, attempt };
-            rows.push(row(trace, now, &part));
-        }
-        let models: Vec<ModelName> = rows.iter().filter_map(|row| row.model.clone()).collect();
-        let acks: Vec<(ModelName, Reported)> = models.into_iter().zip(self.traces.report(rows).await?).collect();
-        let recorded = |model: &ModelName| acks.iter().any(|(m, ack)| m == model && *ack == Reported::Recorded);
-        if let Some(waiting) = self.lock().waiting.get_mut(&trace.decision.id) {
-            waiting.texts.extend(texts.into_iter().filter(|(model, _)| recorded(model)));
-        }
-        Ok(acks)
+            let normal = form.map(|form| form.stored(trace.kind, self.secret));
+            (ModelReport { outcome, attempt, normal }, text)
+        };
+        outcomes.into_iter().zip(costs).map(said).collect()
     }
 
-    /// The merged answer of what was reported; `None` where nobody replied with an answer.
-    fn merge(&self, trace: &Trace, parts: &[ModelReport]) -> Option<Answer> {
-        let texts = self.lock().waiting.get(&trace.decision.id).map(|w| w.texts.clone()).unwrap_or_default();
-        let outcomes: Vec<Outcome> = parts
-            .iter()
-            .map(|part| Outcome {
-                text: texts.get(&part.outcome.model).cloned().or_else(|| part.normal.as_ref().and_then(clear)),
-                ..part.outcome.clone()
-            })
-            .collect();
+    /// The merged answer of what was reported, `fresh` texts included that found no room to wait;
+    /// `None` where nobody replied with an answer.
+    fn merge(
+        &self,
+        trace: &Trace,
+        parts: &[ModelReport],
+        mut fresh: BTreeMap<ModelName, String>,
+    ) -> Option<Answer> {
+        if let Some(waiting) = self.lock().waiting.get(&trace.decision.id) {
+            fresh.extend(waiting.texts.clone());
+        }
         let (kind, pattern) = (trace.answer_kind(), trace.pattern());
-        let rules = MergeRules::new(&kind, pattern.as_ref(), trace.decision.quality_threshold);
+        // The pattern reads texts, not what is stored of them, so it is used before the merge.
+        let extracted = |model: &ModelName| fresh.get(model).and_then(|text| extract(text, pattern.as_ref()));
+        let text = |part: &ModelReport| match (&part.normal, part.outcome.replied) {
+            (Some(normal), _) => extracted(&part.outcome.model).map(str::to_owned).or_else(|| clear(normal)),
+            // A reply that is no answer, other than one whose words are not at hand.
+            (None, true) => Some(String::new()),
+            (None, false) => None,
+        };
+        let outcomes: Vec<Outcome> =
+            parts.iter().map(|part| Outcome { text: text(part), ..part.outcome.clone() }).collect();
+        let rules = MergeRules::new(&kind, None, trace.decision.quality_threshold);
         merge(&trace.decision, &outcomes, &rules).ok()
     }
 
@@ -300,7 +405,7 @@ impl Reports {
             if let Some(hold) = &trace.hold {
                 self.ledger.settle(hold, Bill { settled: cost, unknown: NanoUsd::ZERO });
             }
-            self.lock().remove(id);
+            self.lock().end(id, answer);
         }
         Ok(())
     }
@@ -344,6 +449,28 @@ async fn read(traces: &TraceStore, id: DecisionId) -> Result<(Vec<ModelReport>, 
     Ok((parts, end))
 }
 
+/// The texts of those parts that stand as they were said just now.
+fn texts(said: Vec<(ModelReport, Option<String>)>, parts: &[ModelReport]) -> BTreeMap<ModelName, String> {
+    let stands = |part: &ModelReport| {
+        part.normal.is_some()
+            && parts.iter().any(|p| p.outcome.model == part.outcome.model && p.normal == part.normal)
+    };
+    said.into_iter()
+        .filter(|(part, _)| stands(part))
+        .filter_map(|(p, text)| Some((p.outcome.model, text?)))
+        .collect()
+}
+
+/// Chosen models that were not reported.
+fn missing(trace: &Trace, parts: &[ModelReport]) -> Vec<ModelName> {
+    let chosen = trace.decision.chosen().map(|candidate| candidate.model.clone());
+    chosen.filter(|model| !parts.iter().any(|part| part.outcome.model == *model)).collect()
+}
+
+fn cost(parts: &[ModelReport]) -> NanoUsd {
+    parts.iter().map(|part| part.outcome.cost).sum()
+}
+
 fn row(trace: &Trace, at: Timestamp, part: &ModelReport) -> NewReport {
     let mut tally = Tally::default();
     tally.attempt(&part.attempt);
@@ -367,3 +494,6 @@ fn clear(form: &NormalForm) -> Option<String> {
         NormalForm::Hashed(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

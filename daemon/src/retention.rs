@@ -1,7 +1,9 @@
 //! Rows that go: old traces by age and size, others because somebody wants them gone.
 //!
-//! Before a row goes, the learned state that holds all it taught is saved as the base of later
-//! rebuilds, so nothing learned depends on a row that is gone and `pointsmand verify` still agrees.
+//! Before a row goes, or is marked as gone, the learned state that holds all it taught is saved as the
+//! base of later rebuilds and for the next start, so nothing learned depends on a row that is gone and
+//! `pointsmand verify` still agrees, wherever a crash comes. From that save to the mark, or to the last
+//! deletion, feedback and reports wait: what came in between would have taught and left no row.
 //! Rows go in small batches with pauses, off the request path.
 
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use crate::store::traces::{Deletion, StoredTrace, TraceFilter, TraceStore};
 const STEP: usize = 500;
 /// The pause between two steps.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Decisions that are deleted behind one saved state, while feedback waits.
+const DELETED_AT_ONCE: usize = 2_000;
 
 /// Lets rows go.
 #[derive(Debug, Clone)]
@@ -36,33 +40,49 @@ impl Retention {
         Self { traces, ledger, learning, clock }
     }
 
-    /// Prunes what is too old or too much: first the mark, then what the rows taught, then the rows.
+    /// Prunes what is too old or too much: first what the rows taught, then the mark, then the rows
+    /// with their feedback.
     ///
     /// # Errors
     /// What a store met; the next call goes on.
     pub async fn prune(&self) -> Result<(), StoreError> {
-        let Some(mark) = self.traces.prune_plan(self.clock.now()).await? else { return Ok(()) };
-        self.traces.mark_pruned(mark).await?;
-        self.keep_base().await?;
+        let now = self.clock.now();
+        self.ledger.prune_keys(now).await?;
+        let Some(mark) = self.traces.prune_plan(now).await? else { return Ok(()) };
+        {
+            let _going = self.traces.going().await;
+            self.keep_base().await?;
+            self.traces.mark_pruned(mark).await?;
+        }
         while self.traces.delete_through(mark, STEP).await? {
+            tokio::time::sleep(PAUSE).await;
+        }
+        // What was made before the last pruned trace is pruned too; its feedback is in the base.
+        while self.ledger.prune_feedback(mark.at, STEP).await? {
             tokio::time::sleep(PAUSE).await;
         }
         tracing::info!(through = mark.seq, "traces pruned");
         Ok(())
     }
 
-    /// Deletes traces with their feedback for good and says how many; what was learned stays.
+    /// Deletes traces with their feedback for good and says how many; what was learned stays. Of a
+    /// tenant those that are committed by now.
     ///
     /// # Errors
     /// What a store met; some may be deleted then.
     pub async fn delete(&self, which: Deletion) -> Result<u64, StoreError> {
-        let decisions = match &which {
-            Deletion::Decisions(ids) => ids.clone(),
-            Deletion::Tenant(tenant) => self.decisions_of(tenant).await?,
+        let decisions = match which {
+            Deletion::Decisions(ids) => ids,
+            Deletion::Tenant(tenant) => self.decisions_of(&tenant).await?,
         };
-        self.keep_base().await?;
-        let deleted = self.traces.delete(which).await?;
-        self.ledger.delete_feedback(decisions).await?;
+        let mut deleted = 0;
+        for some in decisions.chunks(DELETED_AT_ONCE) {
+            let _going = self.traces.going().await;
+            self.keep_base().await?;
+            // Feedback first: a crash in between must not leave any whose decision nobody knows.
+            self.ledger.delete_feedback(some.to_vec()).await?;
+            deleted += self.traces.delete(Deletion::Decisions(some.to_vec())).await?;
+        }
         Ok(deleted)
     }
 
@@ -81,10 +101,14 @@ impl Retention {
         }
     }
 
-    /// Keeps the learned state as a base, with every row in it that is committed now.
+    /// Keeps the learned state as a base, with every row in it that is committed or on its way.
     async fn keep_base(&self) -> Result<(), StoreError> {
+        self.ledger.flushed().await?;
         self.traces.flushed().await?;
         let through = (self.ledger.feedback_through().await?, self.traces.last_seq().await?);
         self.learning.keep_base(through).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,3 +95,6 @@ async fn run(
     student.catch_up(traces, ledger, through).await?;
     Ok(student)
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,8 +57,8 @@ pub enum CallError {
     Unavailable {
         /// What the transport or provider said, without secrets, cut to 300 characters.
         detail: String,
-        /// Whether the request had been sent, so that the provider may bill it.
-        sent: bool,
+        /// Whether the provider may bill it: it had been sent, and no complete reply says that it failed.
+        billable: bool,
     },
     /// No reply within the time limit. It had been sent: it may be billed.
     #[error("no reply within {} ms", limit.as_millis())]
@@ -91,7 +91,7 @@ impl CallError {
     #[must_use]
     pub fn may_be_billed(&self) -> bool {
         match self {
-            Self::Unavailable { sent, .. } => *sent,
+            Self::Unavailable { billable, .. } => *billable,
             Self::TimedOut { .. } | Self::Malformed { .. } => true,
             Self::Throttled { .. } | Self::Refused { .. } => false,
         }
@@ -107,6 +107,24 @@ impl CallError {
     }
 }
 
+/// Room for one more call at a backend, held until it is dropped.
+#[derive(Default)]
+pub struct Place(Option<Box<dyn Send + Sync>>);
+
+impl Place {
+    /// A place that gives `held` back when it is dropped.
+    #[must_use]
+    pub fn new(held: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(held)))
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Place").field(&self.0.is_some()).finish()
+    }
+}
+
 /// The adapter through which models are called.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Makes one call.
@@ -114,6 +132,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`CallError`], one kind per thing the caller can do about it.
     fn generate(&self, call: Call) -> BoxFuture<'_, Result<Reply, CallError>>;
+
+    /// Waits for room for one more call. Nothing is sent while it waits, so nothing is charged and the
+    /// model is not blamed. Backends without a limit of their own always have room.
+    fn place(&self) -> BoxFuture<'_, Place> {
+        Box::pin(std::future::ready(Place::default()))
+    }
 
     /// Whether this backend can answer a request that carries this reference. Backends that do not
     /// answer from recorded rows always can.

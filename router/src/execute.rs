@@ -22,6 +22,7 @@
 //! breakers alone. A time limit that the caller's deadline cut to less than half of the model's own
 //! says little about the model, so running into it is not held against it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +71,14 @@ pub struct Execution<'a> {
     pub log: &'a AttemptLog,
     /// Who watches.
     pub progress: &'a dyn Progress,
+    /// Who hears of outcomes before the last is in.
+    pub listener: &'a dyn Listener,
+}
+
+/// Hears of outcomes as they come in. It must never block.
+pub trait Listener: Send + Sync + fmt::Debug {
+    /// Hears all outcomes that are in, while `awaited` more are to come; never of the last one.
+    fn came_in(&self, outcomes: &[Outcome], awaited: usize);
 }
 
 impl Execution<'_> {
@@ -96,12 +105,17 @@ impl Execution<'_> {
             .collect();
         let mut running: FuturesUnordered<_> =
             calls.iter().enumerate().map(|(at, calls)| async move { (at, calls.run().await) }).collect();
-        let mut outcomes = Vec::with_capacity(calls.len());
-        while let Some(outcome) = running.next().await {
+        let (mut places, mut outcomes) = (Vec::with_capacity(calls.len()), Vec::with_capacity(calls.len()));
+        while let Some((at, outcome)) = running.next().await {
+            places.push(at);
             outcomes.push(outcome);
+            if !running.is_empty() {
+                self.listener.came_in(&outcomes, running.len());
+            }
         }
-        outcomes.sort_by_key(|(at, _)| *at);
-        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+        let mut ordered: Vec<(usize, Outcome)> = places.into_iter().zip(outcomes).collect();
+        ordered.sort_by_key(|(at, _)| *at);
+        ordered.into_iter().map(|(_, outcome)| outcome).collect()
     }
 }
 
@@ -231,17 +245,26 @@ impl<'a> ModelCalls<'a> {
         (pause < left).then_some(pause)
     }
 
+    /// How long a call may take that is sent now.
+    fn limit(&self) -> Duration {
+        let timeout = self.model.card.timeout;
+        self.time_left().map_or(timeout, |left| left.min(timeout))
+    }
+
     fn time_left(&self) -> Option<Duration> {
         self.shared.ends_at.map(|end| end.saturating_duration_since(Instant::now()))
     }
 
     async fn attempt(&self) -> Result<Success, Failure> {
         let card = &self.model.card;
-        let limit = self.time_left().map_or(card.timeout, |left| left.min(card.timeout));
-        let mut attempt = self.next_attempt();
+        let waited = timeout(self.limit(), self.model.backend.place()).await;
+        let (mut attempt, limit) = (self.next_attempt(), self.limit());
         if limit.is_zero() {
             return Err(self.not_made(attempt, "not called: the deadline has passed"));
         }
+        let Ok(_place) = waited else {
+            return Err(self.not_made(attempt, "not called: its backend has no room for another call"));
+        };
         let Some(permit) = self.model.breaker.admit(attempt.started_at, self.forced) else {
             return Err(self.not_made(attempt, "not called: its circuit breaker is open"));
         };
@@ -298,7 +321,7 @@ impl<'a> ModelCalls<'a> {
 
     /// Notes an attempt that came to nothing before it was sent, so that the trace says why.
     fn not_made(&self, mut attempt: Attempt, why: &str) -> Failure {
-        attempt.status = AttemptStatus::Failed(CallError::Unavailable { detail: why.to_owned(), sent: false });
+        attempt.status = AttemptStatus::Failed(CallError::Unavailable { detail: why.to_owned(), billable: false });
         attempt.cost = NanoUsd::ZERO;
         attempt.billing = Billing::Nothing;
         self.end(attempt);
@@ -308,7 +331,10 @@ impl<'a> ModelCalls<'a> {
     fn end(&self, attempt: Attempt) {
         {
             let mut tally = self.tally();
-            tally.cost = tally.cost.saturating_add(attempt.cost);
+            // A worst case that nobody accounted for is not what the model costs.
+            if attempt.billing != Billing::Unknown {
+                tally.cost = tally.cost.saturating_add(attempt.cost);
+            }
             tally.latency = tally.latency.saturating_add(attempt.latency);
         }
         self.shared.log.ended(attempt.clone());

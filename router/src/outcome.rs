@@ -83,7 +83,7 @@ pub struct Outcome {
     pub truncated: bool,
     /// Output tokens of the reply.
     pub tokens_out: u64,
-    /// What all its attempts cost together.
+    /// What all its attempts are known or estimated to cost together.
     pub cost: NanoUsd,
     /// The latency of the attempt that replied, or of all attempts together.
     pub latency: Duration,

@@ -13,7 +13,7 @@ use crate::clock::{Clock, Draw, Seeds, Timestamp};
 use crate::decide::{DecideError, decide};
 use crate::decision::Decision;
 use crate::encode::{Encoded, Encoder, encode};
-use crate::execute::{DEADLINE_MARGIN, Execution};
+use crate::execute::{DEADLINE_MARGIN, Execution, Listener};
 use crate::hold::{Bill, Hold, HoldError, Ledger};
 use crate::merge::{MergeError, MergeRules, merge};
 use crate::model::{Pool, PoolSource};
@@ -244,6 +244,7 @@ impl Router {
         let now = self.ports.clock.now();
         let Held { guard, pool, deadline, draw } = held;
         let decision = guard.decision();
+        let so_far = SoFar { decision, rules: MergeRules::of(guard.request()), progress };
         Execution {
             models: decision.chosen().filter_map(|c| pool.get(c.model.as_str())).collect(),
             prompt: &guard.request().prompt,
@@ -254,6 +255,7 @@ impl Router {
             draw,
             log: guard.log(),
             progress,
+            listener: &so_far,
         }
         .run()
         .await
@@ -282,6 +284,25 @@ impl Router {
 struct Toll {
     draw: Draw,
     waited: Duration,
+}
+
+/// Merges what is in so far for whoever watches.
+#[derive(Debug)]
+struct SoFar<'a> {
+    decision: &'a Decision,
+    rules: MergeRules<'a>,
+    progress: &'a dyn Progress,
+}
+
+impl Listener for SoFar<'_> {
+    fn came_in(&self, outcomes: &[Outcome], awaited: usize) {
+        if let (true, Ok(answer)) =
+            (self.progress.wants_provisional(), merge(self.decision, outcomes, &self.rules))
+        {
+            let (kind, outcomes_in) = (self.rules.kind.name(), outcomes.len());
+            self.progress.tell(Event::Provisional { answer, kind, outcomes_in, awaited });
+        }
+    }
 }
 
 /// A decision with its money held, ready to be executed.

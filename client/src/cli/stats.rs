@@ -219,7 +219,7 @@ fn store_text(look: &Look, response: &v1::GetStoreInfoResponse) -> String {
     let content = if response.store_content {
         "prompts and raw answers are stored"
     } else {
-        "no prompts and no raw answers are stored"
+        "no prompts and no raw answers are stored, but for replies to idempotency keys, kept for a day"
     };
     text += &look.pairs(&[
         ("traces", response.trace_rows.to_string()),

@@ -252,7 +252,7 @@ struct Unusable {
 
 impl Backend for Unusable {
     fn generate(&self, _: Call) -> BoxFuture<'_, Result<Reply, CallError>> {
-        let error = CallError::Unavailable { detail: self.reason.clone(), sent: false };
+        let error = CallError::Unavailable { detail: self.reason.clone(), billable: false };
         std::future::ready(Err(error)).boxed()
     }
 }

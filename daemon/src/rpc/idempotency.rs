@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::BoxFuture;
 use pointsman_proto::v1;
 use pointsman_router::clock::Clock;
+use pointsman_router::ids::DecisionId;
 use prost::Message as _;
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -136,7 +137,10 @@ impl Idempotency {
     async fn work(&self, claim: Claim, work: BoxFuture<'static, Reply>) -> Reply {
         let reply = self.traffic.bounded(work).await;
         let kept = match &reply {
-            Ok(reply) => self.store.finish_key(claim.key, reply.encode_to_vec()).await,
+            Ok(reply) => {
+                let decision = DecisionId::parse(&reply.decision_id).ok();
+                self.store.finish_key(claim.key, decision, reply.encode_to_vec()).await
+            }
             Err(_) => self.store.forget_key(claim.key).await,
         };
         if let Err(error) = kept {

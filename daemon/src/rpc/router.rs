@@ -72,12 +72,12 @@ impl Routing {
     /// The core's raw request, with the faults that it could not express.
     fn raw(&self, spec: Option<v1::RequestSpec>, deadline: Option<Duration>) -> Result<v1::RequestSpec, Refusal> {
         let spec = spec.ok_or_else(|| BadRequest::of("request", Problem::Missing))?;
-        let roleless = wire::request::roleless(&spec);
-        if roleless.is_empty() {
+        let unknown = wire::request::unknown_words(&spec);
+        if unknown.is_empty() {
             return Ok(spec);
         }
-        let role = |field| Fault::new(field, Problem::out_of_range("ROLE_USER or ROLE_ASSISTANT"));
-        let mut faults: Vec<Fault> = roleless.into_iter().map(role).collect();
+        let fault = |(field, words)| Fault::new(field, Problem::out_of_range(words));
+        let mut faults: Vec<Fault> = unknown.into_iter().map(fault).collect();
         let raw = wire::request::from_wire(spec, deadline);
         if let Err(others) = check(raw, self.router.settings(), &self.pools.pool()) {
             faults.extend(others.faults);
@@ -95,10 +95,12 @@ impl Routing {
             return Err(Refusal::field("idempotency_key", "is too long, give at most 256 bytes"));
         }
         let claim = self.idempotency.claim(&spec, &key, explain);
-        let raw = wire::request::from_wire(spec, deadline);
+        // Without the deadline of whoever came first: the caller's wait ends with it, the work goes on, and
+        // a caller that sends the same again gets its reply instead of paying twice.
+        let raw = wire::request::from_wire(spec, None);
         let router = Arc::clone(&self.router);
         let work: BoxFuture<'static, Reply> =
-            Box::pin(async move { within(deadline, route(&router, raw, explain, &*progress)).await });
+            Box::pin(async move { route(&router, raw, explain, &*progress).await });
         self.idempotency.once(claim, work).await
     }
 

@@ -142,7 +142,7 @@ impl StatsService for Statistics {
     ) -> Result<Response<v1::GetStoreInfoResponse>, Status> {
         self.see_own_writes().await;
         let size = self.traces.size().await.map_err(Refusal::from)?;
-        let feedback_rows = self.ledger.feedback_through().await.map_err(Refusal::from)?;
+        let feedback_rows = self.ledger.feedback_rows().await.map_err(Refusal::from)?;
         Ok(Response::new(v1::GetStoreInfoResponse {
             state_folder: self.state_dir.display().to_string(),
             files: tables::files(&self.state_dir).await,

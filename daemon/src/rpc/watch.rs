@@ -62,7 +62,7 @@ impl Watch {
                 seen.chosen = decision.set.len();
                 DECIDED
             }
-            Event::AttemptStarted { .. } => seen.progress,
+            Event::AttemptStarted { .. } | Event::Provisional { .. } => seen.progress,
             Event::AttemptFinished(_) => {
                 seen.ended += 1;
                 let share = seen.ended.min(seen.chosen) as f64 / seen.chosen.max(1) as f64;

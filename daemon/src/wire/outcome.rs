@@ -28,7 +28,7 @@ pub fn attempt_to_wire(attempt: &Attempt) -> v1::Attempt {
         try_number: attempt.try_number,
         billed: billing_to_wire(attempt.billing).into(),
         wait_us: wait_us(&attempt.status),
-        sent: matches!(&attempt.status, AttemptStatus::Failed(CallError::Unavailable { sent: true, .. })),
+        sent: matches!(&attempt.status, AttemptStatus::Failed(CallError::Unavailable { billable: true, .. })),
     }
 }
 
@@ -46,7 +46,7 @@ pub fn attempt_from_wire(attempt: v1::Attempt) -> Result<Attempt, WireError> {
         }
         Ok(v1::AttemptStatus::Throttled) => AttemptStatus::Failed(CallError::Throttled { retry_after: wait }),
         Ok(v1::AttemptStatus::Unavailable) => {
-            AttemptStatus::Failed(CallError::Unavailable { detail: attempt.error, sent: attempt.sent })
+            AttemptStatus::Failed(CallError::Unavailable { detail: attempt.error, billable: attempt.sent })
         }
         Ok(v1::AttemptStatus::Rejected) => AttemptStatus::Failed(CallError::Refused { detail: attempt.error }),
         Ok(v1::AttemptStatus::Malformed) => AttemptStatus::Failed(CallError::Malformed { detail: attempt.error }),

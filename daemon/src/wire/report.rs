@@ -144,7 +144,7 @@ fn status(status: i32, detail: String) -> AttemptStatus {
         v1::AttemptStatus::Rejected => AttemptStatus::Failed(CallError::Refused { detail }),
         v1::AttemptStatus::Malformed => AttemptStatus::Failed(CallError::Malformed { detail }),
         v1::AttemptStatus::Unavailable | v1::AttemptStatus::Unspecified => {
-            AttemptStatus::Failed(CallError::Unavailable { detail, sent: true })
+            AttemptStatus::Failed(CallError::Unavailable { detail, billable: true })
         }
     }
 }

@@ -51,12 +51,16 @@ fn message_from_wire(message: v1::ChatMessage) -> Message {
     Message { role, content: message.text }
 }
 
-/// The fields that the core's request cannot hold wrong: messages without a known role.
+/// The fields that the core's request cannot hold wrong, with what they may be: messages without a
+/// known role, and a kind of answer that this build does not know.
 #[must_use]
-pub fn roleless(spec: &v1::RequestSpec) -> Vec<String> {
+pub fn unknown_words(spec: &v1::RequestSpec) -> Vec<(String, &'static str)> {
     let without = |m: &v1::ChatMessage| m.role() == v1::Role::Unspecified;
     let faulty = spec.messages.iter().enumerate().filter(|(_, m)| without(m));
-    faulty.map(|(at, _)| format!("request.messages[{at}].role")).collect()
+    let roles = faulty.map(|(at, _)| (format!("request.messages[{at}].role"), "ROLE_USER or ROLE_ASSISTANT"));
+    let kind = v1::AnswerKind::try_from(spec.answer_kind).is_err();
+    let kinds = "ANSWER_KIND_LABEL, ANSWER_KIND_NUMBER, ANSWER_KIND_JSON or ANSWER_KIND_TEXT";
+    roles.chain(kind.then(|| ("request.answer_kind".to_owned(), kinds))).collect()
 }
 
 /// What was sent to the models, as a trace keeps it where content is kept.

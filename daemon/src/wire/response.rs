@@ -92,5 +92,12 @@ pub fn event(event: Event, now: Timestamp) -> v1::route_stream_response::Event {
         Event::AttemptFinished(attempt) => {
             Wire::AttemptFinished(v1::AttemptFinished { attempt: Some(outcome::attempt_to_wire(&attempt)) })
         }
+        Event::Provisional { answer, kind, outcomes_in, awaited } => {
+            Wire::ProvisionalAnswer(v1::ProvisionalAnswer {
+                answer: Some(answer::to_reply(&answer, kind)),
+                outcomes_in: u32::try_from(outcomes_in).unwrap_or(u32::MAX),
+                outcomes_awaited: u32::try_from(awaited).unwrap_or(u32::MAX),
+            })
+        }
     }
 }

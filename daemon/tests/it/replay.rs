@@ -54,7 +54,8 @@ fn the_bandit_closes_half_of_the_gap_that_context_free_sampling_cannot() {
     let folder = tempfile::tempdir().unwrap();
     let path = workload(folder.path(), 6_000);
     let told = told_the_topic(&path);
-    let report = replay(&args(&path, Whose::Bandit)).unwrap();
+    // Ten orders: single ones differ by a tenth of the gap and more.
+    let report = replay(&ReplayArgs { seeds: 10, ..args(&path, Whose::Bandit) }).unwrap();
     let best = report.best_single.score;
     let closed = (report.score_mean - best) / (told - best);
     println!(

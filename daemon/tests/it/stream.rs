@@ -57,3 +57,21 @@ async fn a_failure_ends_the_stream_with_its_status() {
     assert_eq!(error.fault().reason, "MODELS_FAILED");
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_in_so_far_is_told_before_the_last_outcome() {
+    let rules = "[policy]\nkind = \"rules\"\ndefault = [\"left\", \"right\"]\n";
+    let daemon = Setup::with(rules).start().await;
+    let spec = v1::RequestSpec { calls_max: Some(2), ..spec("the jury", &["left", "right"]) };
+    let request = v1::RouteStreamRequest { request: Some(spec), ..Default::default() };
+    let mut replies = daemon.client.route_stream(request).await.unwrap();
+    let mut provisional = Vec::new();
+    while let Some(reply) = replies.next().await.unwrap() {
+        if let Event::ProvisionalAnswer(so_far) = reply.event.unwrap() {
+            assert!(so_far.answer.is_some());
+            provisional.push((so_far.outcomes_in, so_far.outcomes_awaited));
+        }
+    }
+    assert_eq!(provisional, [(1, 1)]);
+    daemon.stop().await;
+}

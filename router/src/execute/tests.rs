@@ -4,7 +4,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::backend::Backend;
+use crate::backend::{Backend, Place};
 use crate::breaker::{Breaker, BreakerState, FAILURES_IN_A_ROW};
 use crate::clock::Timestamp;
 use crate::model::Availability;
@@ -13,6 +13,14 @@ use crate::progress::Unwatched;
 use crate::request::{Message, Role};
 
 const T0: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+/// Hears nothing.
+#[derive(Debug)]
+struct Deaf;
+
+impl Listener for Deaf {
+    fn came_in(&self, _: &[Outcome], _: usize) {}
+}
 
 /// Goes with tokio's paused clock.
 #[derive(Debug)]
@@ -81,7 +89,7 @@ fn counted(tokens_in: u64, tokens_out: u64) -> Reply {
 }
 
 fn down() -> CallError {
-    CallError::Unavailable { detail: "down".into(), sent: false }
+    CallError::Unavailable { detail: "down".into(), billable: false }
 }
 
 fn prompt() -> Arc<Prompt> {
@@ -119,6 +127,7 @@ async fn run(models: &[Model], time_left: Option<Duration>) -> Ran {
         draw: &mut draw,
         log: &log,
         progress: &Unwatched,
+        listener: &Deaf,
     };
     let outcomes = execution.run().await;
     Ran { outcomes, attempts: log.take(), took: started.elapsed() }
@@ -144,12 +153,13 @@ async fn models_are_called_at_once_and_come_back_in_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_retried_once_and_both_attempts_are_paid() {
-    let sent = CallError::Unavailable { detail: "reset".into(), sent: true };
+async fn a_failure_is_retried_once_and_both_attempts_are_accounted_for() {
+    let sent = CallError::Unavailable { detail: "reset".into(), billable: true };
     let ran = run(&[model("m", vec![(ms(50), Err(sent.clone())), (ms(70), Ok(counted(2, 1)))])], None).await;
     assert!(ran.took >= ms(50 + 100 + 70) && ran.took <= ms(50 + 200 + 71), "{:?}", ran.took);
     assert!(ran.outcomes[0].replied);
-    assert_eq!(ran.outcomes[0].cost, WORST.saturating_add(NanoUsd::new(12)));
+    // What the model is known to cost; the worst case of the first stays with its attempt.
+    assert_eq!(ran.outcomes[0].cost, NanoUsd::new(12));
     assert_eq!(ran.outcomes[0].latency, ms(70));
     let first = &ran.attempts[0];
     assert_eq!((first.try_number, first.billing, first.cost), (1, Billing::Unknown, WORST));
@@ -178,7 +188,8 @@ async fn the_time_limit_is_the_models_own_or_ends_before_the_deadline() {
         let ran = run(&models, left).await;
         assert_eq!(ran.took, ms(limit));
         assert_eq!(ran.attempts[0].status, AttemptStatus::Failed(CallError::TimedOut { limit: ms(limit) }));
-        assert_eq!((ran.attempts[0].billing, ran.outcomes[0].cost), (Billing::Unknown, WORST));
+        assert_eq!((ran.attempts[0].billing, ran.attempts[0].cost), (Billing::Unknown, WORST));
+        assert_eq!(ran.outcomes[0].cost, NanoUsd::ZERO);
     }
     let ran = run(&[model("m", vec![])], Some(DEADLINE_MARGIN)).await;
     assert_eq!((ran.attempts[0].billing, ran.attempts[0].cost), (Billing::Nothing, NanoUsd::ZERO));
@@ -226,6 +237,7 @@ async fn dropped_calls_stay_in_the_log_at_their_worst_case() {
         draw: &mut draw,
         log: &log,
         progress: &Unwatched,
+        listener: &Deaf,
     };
     assert!(timeout(ms(100), execution.run()).await.is_err());
     let attempts = log.take();
@@ -304,6 +316,35 @@ fn nothing_is_called_for_an_empty_set() {
         draw: &mut draw,
         log: &log,
         progress: &Unwatched,
+        listener: &Deaf,
     };
     assert_eq!(execution.run().now_or_never(), Some(Vec::new()));
+}
+
+/// Has room for one call at a time.
+#[derive(Debug)]
+struct Narrow(Script, Arc<tokio::sync::Semaphore>);
+
+impl Backend for Narrow {
+    fn generate(&self, call: Call) -> BoxFuture<'_, Result<Reply, CallError>> {
+        self.0.generate(call)
+    }
+
+    fn place(&self) -> BoxFuture<'_, Place> {
+        Box::pin(async { Place::new(Arc::clone(&self.1).acquire_owned().await.unwrap()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_room_is_not_a_call() {
+    let script = Script(Mutex::new([(ms(700), Ok(counted(2, 1)))].into()), Mutex::default());
+    let backend = Arc::new(Narrow(script, Arc::new(tokio::sync::Semaphore::new(1))));
+    let narrow = |name| Model { backend: Arc::clone(&backend) as _, ..model(name, Vec::new()) };
+    // Both wait for the same place; the second has no time left for its call when it is free.
+    let models = [narrow("a"), narrow("b")];
+    let ran = run(&models, Some(ms(600))).await;
+    let ended: Vec<_> = ran.attempts.iter().map(|a| (a.model.as_str(), a.billing)).collect();
+    assert!(ended.contains(&("a", Billing::Unknown)) && ended.contains(&("b", Billing::Nothing)), "{ended:?}");
+    assert_eq!(models[1].breaker.state(T0), BreakerState::Closed);
+    assert_eq!(backend.0.1.lock().unwrap().len(), 1);
 }

@@ -91,7 +91,7 @@ async fn abandon(stand: &Stand, raw: RouteRequest, polls: usize) -> bool {
 }
 
 fn retried() -> Vec<Spec> {
-    let sent = |sent| fails(CallError::Unavailable { detail: "down".into(), sent });
+    let sent = |billable| fails(CallError::Unavailable { detail: "down".into(), billable });
     vec![model("a", "x").first(&[sent(true), sent(false)]), model("b", "x"), model("c", "").always(Step::Never)]
 }
 
@@ -183,7 +183,7 @@ fn step() -> impl Strategy<Value = Step> {
     let result = prop_oneof![
         4 => reply.prop_map(Ok),
         1 => Just(Ok(Reply::default())),
-        2 => any::<bool>().prop_map(|sent| Err(CallError::Unavailable { detail: "d".into(), sent })),
+        2 => any::<bool>().prop_map(|billable| Err(CallError::Unavailable { detail: "d".into(), billable })),
         1 => Just(Err(CallError::Throttled { retry_after: Some(ms(150)) })),
         1 => Just(Err(CallError::Refused { detail: "r".into() })),
         1 => Just(Err(CallError::Malformed { detail: "m".into() })),

@@ -60,7 +60,7 @@ fn the_whole_set_fits_under_the_ceiling() {
 fn retries_are_part_of_the_hold() {
     for (attempts_max, held) in [(0, 100), (1, 100), (2, 200), (3, 300)] {
         paused(async {
-            let lost = fails(CallError::Unavailable { detail: "down".into(), sent: true });
+            let lost = fails(CallError::Unavailable { detail: "down".into(), billable: true });
             let mut setup = Setup::of([model("a", "x").always(lost)]).budget(1_000);
             setup.settings.attempts_max = attempts_max;
             let stand = setup.build();

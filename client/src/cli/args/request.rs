@@ -82,7 +82,7 @@ pub(crate) struct RouteArgs {
     /// What is asked.
     #[command(flatten)]
     pub(crate) request: RequestArgs,
-    /// Makes a repeat within 24 hours safe: nothing is called twice.
+    /// Makes a repeat within 24 hours safe: what was answered is not called again.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
     /// Show what each model itself said.

@@ -5,8 +5,8 @@
 //! redirect is followed (the key would go along) and no proxy is used that the environment names.
 //! Dropping the future closes the connection, which is how a provider learns that nobody waits.
 //!
-//! What can be known of the money decides the error: refused before work began costs nothing, a
-//! connection that never stood was not sent, everything after that may be billed. The key stands in
+//! What can be known of the money decides the error: a refusal and any other complete error reply
+//! cost nothing, a connection that never stood was not sent, everything else may be billed. The key stands in
 //! no error: 401 and 403 get a text of our own, since providers quote the key in theirs, and any
 //! other text has the key cut out.
 
@@ -14,12 +14,13 @@
 mod tests;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use jiff::fmt::rfc2822::DateTimeParser;
-use pointsman_router::backend::{Backend, Call, CallError, Reply};
+use pointsman_router::backend::{Backend, Call, CallError, Place, Reply};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 use tokio::sync::Semaphore;
@@ -37,7 +38,7 @@ pub struct OpenaiBackend {
     client: Client,
     endpoint: String,
     config: OpenaiConfig,
-    calls: Semaphore,
+    calls: Arc<Semaphore>,
 }
 
 /// The client could not be made.
@@ -67,18 +68,16 @@ impl OpenaiBackend {
         }
         let client = builder.build().map_err(ClientError)?;
         let endpoint = format!("{}/chat/completions", config.base_url);
-        let calls = Semaphore::new(config.concurrency_max);
+        let calls = Arc::new(Semaphore::new(config.concurrency_max));
         Ok(Self { client, endpoint, config, calls })
     }
 
     async fn call(&self, call: Call) -> Result<Reply, CallError> {
-        let unsent = |detail: String| CallError::Unavailable { detail, sent: false };
-        let _place = self.calls.acquire().await.map_err(|_| unsent("the backend is closed".to_owned()))?;
         let request = self.client.post(&self.endpoint).header(CONTENT_TYPE, "application/json");
         let request = match &self.config.key {
             Key::NotNeeded => request,
             Key::Present(key) => request.bearer_auth(key.expose()),
-            Key::Absent { reason } => return Err(unsent(reason.clone())),
+            Key::Absent { reason } => return Err(unbilled(reason.clone())),
         };
         let body = wire::request_body(&call, &self.config);
         let response = request.body(body).send().await.map_err(|error| transport(&error))?;
@@ -112,13 +111,14 @@ impl OpenaiBackend {
         let detail = || format!("status {code}: {}", self.shown(&wire::error_text(text)));
         match code {
             429 => CallError::Throttled { retry_after: retry_after(headers) },
-            401 | 403 => {
-                CallError::Refused { detail: format!("status {code}: the provider does not accept the key") }
-            }
+            // Not this request's fault: every call of this model would end so, and its breaker must see it.
+            401 | 403 => unbilled(format!("status {code}: the provider does not accept the key")),
+            404 => unbilled(detail()),
             300..=399 => {
                 CallError::Refused { detail: format!("status {code}: redirects are not followed, set base_url") }
             }
-            408 | 425 | 500..=599 => CallError::Unavailable { detail: detail(), sent: true },
+            // A complete error is an end: nothing was generated, so there is nothing to pay.
+            408 | 425 | 500..=599 => unbilled(detail()),
             _ => CallError::Refused { detail: detail() },
         }
     }
@@ -137,6 +137,16 @@ impl Backend for OpenaiBackend {
     fn generate(&self, call: Call) -> BoxFuture<'_, Result<Reply, CallError>> {
         self.call(call).boxed()
     }
+
+    fn place(&self) -> BoxFuture<'_, Place> {
+        // The semaphore is never closed; if it were, the provider's own limit would speak.
+        async { Arc::clone(&self.calls).acquire_owned().await.map_or_else(|_| Place::default(), Place::new) }
+            .boxed()
+    }
+}
+
+fn unbilled(detail: String) -> CallError {
+    CallError::Unavailable { detail, billable: false }
 }
 
 /// What a failed transport means: only a connection that never stood is known not to have carried the
@@ -155,8 +165,8 @@ fn transport(error: &reqwest::Error) -> CallError {
     if detail.is_empty() {
         "the connection failed".clone_into(&mut detail);
     }
-    let sent = !error.is_connect() && !error.is_builder();
-    CallError::Unavailable { detail: detail.chars().take(DETAIL_CHARS).collect(), sent }
+    let billable = !error.is_connect() && !error.is_builder();
+    CallError::Unavailable { detail: detail.chars().take(DETAIL_CHARS).collect(), billable }
 }
 
 /// How long a provider asks to wait: seconds, or a date against the date of the same response, so

@@ -143,12 +143,14 @@ async fn what_is_no_reply_is_malformed() {
 
 #[tokio::test]
 async fn a_status_becomes_the_error_one_can_act_on() {
-    for status in [400, 401, 403, 404, 413, 422, 302] {
+    for status in [400, 413, 422, 302] {
         assert!(matches!(ask(status, &[], "no").await, Err(CallError::Refused { .. })), "{status}");
     }
-    for status in [408, 500, 502, 503, 529] {
+    // A complete error is not billed, and a key or model that is not accepted is the model's trouble, which
+    // its breaker must see.
+    for status in [401, 403, 404, 408, 500, 502, 503, 529] {
         assert!(
-            matches!(ask(status, &[], "no").await, Err(CallError::Unavailable { sent: true, .. })),
+            matches!(ask(status, &[], "no").await, Err(CallError::Unavailable { billable: false, .. })),
             "{status}"
         );
     }
@@ -187,7 +189,7 @@ async fn a_connection_that_never_stood_was_not_sent_and_a_broken_one_was() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let backend = OpenaiBackend::new(config(format!("http://{closed}"))).unwrap();
     let error = backend.generate(call("m", "hi", None)).await.unwrap_err();
-    assert!(matches!(error, CallError::Unavailable { sent: false, .. }), "{error:?}");
+    assert!(matches!(error, CallError::Unavailable { billable: false, .. }), "{error:?}");
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let backend = OpenaiBackend::new(config(format!("http://{}", listener.local_addr().unwrap()))).unwrap();
@@ -197,7 +199,7 @@ async fn a_connection_that_never_stood_was_not_sent_and_a_broken_one_was() {
         tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 64]).await.unwrap();
     };
     let (result, ()) = tokio::join!(backend.generate(call("m", "hi", None)), hang_up);
-    assert!(matches!(result, Err(CallError::Unavailable { sent: true, .. })), "{result:?}");
+    assert!(matches!(result, Err(CallError::Unavailable { billable: true, .. })), "{result:?}");
 }
 
 #[tokio::test]
@@ -205,5 +207,5 @@ async fn without_its_key_nothing_is_sent() {
     let mut absent = config("http://127.0.0.1:1".to_owned());
     absent.key = Key::Absent { reason: "the variable X is not set".to_owned() };
     let error = OpenaiBackend::new(absent).unwrap().generate(call("m", "hi", None)).await.unwrap_err();
-    assert!(matches!(error, CallError::Unavailable { sent: false, detail } if detail.contains('X')));
+    assert!(matches!(error, CallError::Unavailable { billable: false, detail } if detail.contains('X')));
 }

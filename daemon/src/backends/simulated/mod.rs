@@ -52,7 +52,7 @@ impl SimulatedBackend {
             return Err(CallError::TimedOut { limit: call.timeout });
         }
         let Some(label) = said.label else {
-            return Err(CallError::Unavailable { detail: "simulated failure".to_owned(), sent: true });
+            return Err(CallError::Unavailable { detail: "simulated failure".to_owned(), billable: false });
         };
         let cap = u64::from(call.output_tokens_max);
         Ok(Reply {

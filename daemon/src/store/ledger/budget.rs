@@ -238,7 +238,7 @@ impl LedgerStore {
         self.readers
             .read(move |conn| {
                 conn.prepare_cached(
-                    "SELECT seq, at_micros, kind, amount, leased, settled + unknown FROM transfers
+                    "SELECT seq, at_micros, kind, amount, leased, settled, unknown FROM transfers
                      WHERE budget = ?1 AND start_micros = ?2 ORDER BY seq",
                 )?
                 .query_map(params![budget, start.micros()], transfer_row)?
@@ -258,18 +258,15 @@ fn book(tx: &Transaction<'_>, budget: &str, booking: &Booking) -> rusqlite::Resu
         return Ok(BookOutcome::MarkIs(mark));
     }
     for (start, spend) in &booking.spends.0 {
+        tx.prepare_cached("INSERT OR IGNORE INTO budget_window (budget, start_micros) VALUES (?1, ?2)")?
+            .execute(params![budget, start.micros()])?;
+        // Added here and not there: a sum that does not fit would be refused, and all that follows it.
+        let WindowRow { settled, unknown, overrun, .. } = read_window(tx, budget, *start)?;
+        let sum = Spend { settled, unknown, overrun }.plus(*spend);
         tx.prepare_cached(
-            "INSERT INTO budget_window (budget, start_micros, settled, unknown, overrun) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (budget, start_micros) DO UPDATE SET settled = settled + excluded.settled,
-                 unknown = unknown + excluded.unknown, overrun = overrun + excluded.overrun",
+            "UPDATE budget_window SET settled = ?3, unknown = ?4, overrun = ?5 WHERE budget = ?1 AND start_micros = ?2",
         )?
-        .execute(params![
-            budget,
-            start.micros(),
-            spend.settled.nanos(),
-            spend.unknown.nanos(),
-            spend.overrun.nanos()
-        ])?;
+        .execute(params![budget, start.micros(), sum.settled.nanos(), sum.unknown.nanos(), sum.overrun.nanos()])?;
     }
     tx.prepare_cached("UPDATE budget_mark SET through = ?1")?.execute([kept(booking.through)])?;
     Ok(BookOutcome::Booked)
@@ -373,6 +370,6 @@ fn transfer_row(row: &Row<'_>) -> rusqlite::Result<Transfer> {
         kind,
         amount: NanoUsd::new(row.get(3)?),
         leased: NanoUsd::new(row.get(4)?),
-        spent: NanoUsd::new(row.get(5)?),
+        spent: NanoUsd::new(row.get(5)?).saturating_add(NanoUsd::new(row.get(6)?)),
     })
 }

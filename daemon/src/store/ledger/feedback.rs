@@ -195,13 +195,17 @@ impl LedgerStore {
             .await
     }
 
-    /// The sequence of the last row; zero when there is none.
+    /// The sequence of the last row that was ever kept; zero when there was none.
     ///
     /// # Errors
     /// What the store met.
     pub async fn feedback_through(&self) -> Result<u64, StoreError> {
         self.readers
-            .read(|conn| conn.query_row("SELECT ifnull(max(seq), 0) FROM feedback", (), |row| number(row, 0)))
+            .read(|conn| {
+                // AUTOINCREMENT remembers the last sequence even where its row was deleted.
+                let sql = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'feedback'), 0)";
+                conn.query_row(sql, (), |row| number(row, 0))
+            })
             .await
     }
 
@@ -218,18 +222,54 @@ impl LedgerStore {
             .await
     }
 
-    /// Deletes all feedback of decisions whose traces are deleted; statistics stay, sequences are not
-    /// given out again. How many rows that were.
+    /// Deletes all feedback of decisions whose traces are deleted, and their replies that an idempotency
+    /// key keeps; statistics stay, sequences are not given out again. How many pieces of feedback.
     ///
     /// # Errors
     /// What the store met: then none is deleted.
     pub async fn delete_feedback(&self, decisions: Vec<DecisionId>) -> Result<usize, StoreError> {
         self.writer
             .run(move |tx| {
-                let mut delete = tx.prepare_cached("DELETE FROM feedback WHERE decision = ?1")?;
-                decisions.into_iter().map(|decision| delete.execute([decision.as_bytes()])).sum()
+                let mut feedback = tx.prepare_cached("DELETE FROM feedback WHERE decision = ?1")?;
+                let mut replies = tx.prepare_cached("DELETE FROM idempotency WHERE decision = ?1")?;
+                let mut delete = |decision: DecisionId| {
+                    replies.execute([decision.as_bytes()])?;
+                    feedback.execute([decision.as_bytes()])
+                };
+                decisions.into_iter().map(&mut delete).sum()
             })
             .await
+    }
+
+    /// Deletes up to `limit` rows on decisions that were made before the millisecond of `at`, which
+    /// their ids tell; statistics stay, sequences are not given out again. Whether rows may remain.
+    ///
+    /// # Errors
+    /// What the store met: then none is deleted.
+    pub async fn prune_feedback(&self, at: Timestamp, limit: usize) -> Result<bool, StoreError> {
+        let mut first_kept = [0_u8; 16];
+        let millis = u64::try_from(at.micros() / 1_000).unwrap_or(0).to_be_bytes();
+        // A UUIDv7 begins with 48 bits of milliseconds.
+        first_kept.iter_mut().zip(millis.iter().skip(2)).for_each(|(to, from)| *to = *from);
+        self.writer
+            .run(move |tx| {
+                let deleted = tx
+                    .prepare_cached(
+                        "DELETE FROM feedback WHERE seq IN
+                         (SELECT seq FROM feedback WHERE decision < ?1 ORDER BY decision LIMIT ?2)",
+                    )?
+                    .execute(params![first_kept, kept(limit as u64)])?;
+                Ok(deleted == limit)
+            })
+            .await
+    }
+
+    /// How many rows are kept.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn feedback_rows(&self) -> Result<u64, StoreError> {
+        self.readers.read(|conn| conn.query_row("SELECT count(*) FROM feedback", (), |row| number(row, 0))).await
     }
 
     /// What feedback says of each model at each task; a correction counts in place of what it

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use pointsman_router::clock::Timestamp;
+use pointsman_router::ids::DecisionId;
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::LedgerStore;
@@ -43,17 +44,23 @@ impl LedgerStore {
         self.writer.run(move |tx| claim(tx, &key.to_le_bytes(), &body.to_le_bytes(), now)).await
     }
 
-    /// Keeps the reply of a claimed key. A key that was forgotten meanwhile stays forgotten.
+    /// Keeps the reply of a claimed key, until the key is old or the decision is deleted. A key that was forgotten meanwhile stays forgotten.
     ///
     /// # Errors
     /// What the store met: then the key stays open.
-    pub async fn finish_key(&self, key: u128, reply: Vec<u8>) -> Result<(), StoreError> {
+    pub async fn finish_key(
+        &self,
+        key: u128,
+        decision: Option<DecisionId>,
+        reply: Vec<u8>,
+    ) -> Result<(), StoreError> {
         self.writer
             .run(move |tx| {
                 tx.prepare_cached(
-                    "UPDATE idempotency SET state = 'done', reply = ?2 WHERE key = ?1 AND state = 'open'",
+                    "UPDATE idempotency SET state = 'done', reply = ?2, decision = ?3
+                     WHERE key = ?1 AND state = 'open'",
                 )?
-                .execute(params![key.to_le_bytes(), reply])
+                .execute(params![key.to_le_bytes(), reply, decision.as_ref().map(DecisionId::as_bytes)])
                 .map(|_| ())
             })
             .await
@@ -73,6 +80,14 @@ impl LedgerStore {
             .await
     }
 
+    /// Forgets keys that are older than [`KEEP`], with their replies; how many.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn prune_keys(&self, now: Timestamp) -> Result<usize, StoreError> {
+        self.writer.run(move |tx| prune(tx, now, u32::MAX)).await
+    }
+
     /// At start-up: what is open was cut.
     pub(super) async fn mark_crashed(&self) -> Result<(), StoreError> {
         self.writer
@@ -81,13 +96,21 @@ impl LedgerStore {
     }
 }
 
-fn claim(tx: &Transaction<'_>, key: &[u8; 16], body: &[u8; 16], now: Timestamp) -> rusqlite::Result<Begin> {
-    let keep_micros = i64::try_from(KEEP.as_micros()).unwrap_or(i64::MAX);
-    let oldest = now.micros().saturating_sub(keep_micros);
+/// When keys that count were claimed, at the earliest.
+fn oldest(now: Timestamp) -> i64 {
+    now.micros().saturating_sub(i64::try_from(KEEP.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn prune(tx: &Transaction<'_>, now: Timestamp, at_most: u32) -> rusqlite::Result<usize> {
     tx.prepare_cached(
         "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE at_micros < ?1 ORDER BY at_micros LIMIT ?2)",
     )?
-    .execute(params![oldest, PRUNED_PER_CLAIM])?;
+    .execute(params![oldest(now), at_most])
+}
+
+fn claim(tx: &Transaction<'_>, key: &[u8; 16], body: &[u8; 16], now: Timestamp) -> rusqlite::Result<Begin> {
+    prune(tx, now, PRUNED_PER_CLAIM)?;
+    let oldest = oldest(now);
     let found = tx
         .prepare_cached("SELECT body, state, reply FROM idempotency WHERE key = ?1 AND at_micros >= ?2")?
         .query_row(params![key, oldest], |row| {

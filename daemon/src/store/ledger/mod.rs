@@ -59,6 +59,14 @@ impl LedgerStore {
         Ok(store)
     }
 
+    /// Waits until all that was handed over before is written, or was refused.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn flushed(&self) -> Result<(), StoreError> {
+        self.writer.run(|_| Ok(())).await
+    }
+
     /// Writes what is queued and closes the file; everything asked later hears
     /// [`StoreError::Closed`].
     ///

@@ -67,9 +67,11 @@ CREATE TABLE idempotency (
     body BLOB NOT NULL,
     state TEXT NOT NULL,
     reply BLOB,
+    decision BLOB,
     at_micros INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_age ON idempotency (at_micros);
+CREATE INDEX idempotency_of_decision ON idempotency (decision) WHERE decision IS NOT NULL;
 
 CREATE TABLE budget_window (
     budget TEXT NOT NULL,

@@ -191,7 +191,7 @@ async fn a_key_is_claimed_once_and_remembered_for_a_day() {
     assert_eq!(store.begin_key(1, 10, at(0)).await, Ok(Begin::Fresh));
     assert_eq!(store.begin_key(1, 10, at(1)).await, Ok(Begin::Open));
     assert_eq!(store.begin_key(1, 11, at(1)).await, Ok(Begin::OtherBody));
-    store.finish_key(1, b"reply".to_vec()).await.unwrap();
+    store.finish_key(1, Some(decision(1)), b"reply".to_vec()).await.unwrap();
     assert_eq!(store.begin_key(1, 10, at(2)).await, Ok(Begin::Done(b"reply".to_vec())));
     assert_eq!(store.begin_key(2, 10, at(2)).await, Ok(Begin::Fresh));
     store.forget_key(2).await.unwrap();
@@ -206,6 +206,21 @@ async fn a_key_is_claimed_once_and_remembered_for_a_day() {
     let rows: i64 =
         store.writer.run(|tx| tx.query_row("SELECT count(*) FROM idempotency", (), |r| r.get(0))).await.unwrap();
     assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn a_kept_reply_goes_with_its_decision_or_with_its_day() {
+    let (_folder, store) = store().await;
+    for key in [1, 2] {
+        store.begin_key(key, 10, at(0)).await.unwrap();
+        let reply = b"a raw answer".to_vec();
+        store.finish_key(key, Some(decision(u64::try_from(key).unwrap())), reply).await.unwrap();
+    }
+    store.delete_feedback(vec![decision(1)]).await.unwrap();
+    assert_eq!(store.begin_key(1, 10, at(1)).await, Ok(Begin::Fresh));
+    assert!(matches!(store.begin_key(2, 10, at(1)).await, Ok(Begin::Done(_))));
+    assert_eq!(store.prune_keys(at(24 * 60 * 60)).await, Ok(0));
+    assert_eq!(store.prune_keys(at(24 * 60 * 60 + 1)).await, Ok(1));
 }
 
 #[tokio::test]

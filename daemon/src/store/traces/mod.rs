@@ -31,7 +31,7 @@ use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::{DecisionId, ModelName, TaskType};
 use pointsman_router::trace::{Trace, TraceSink, TracesFull};
 use rusqlite::Transaction;
-use tokio::sync::mpsc;
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard, mpsc};
 
 use super::{Durability, Readers, StoreError, Writer};
 use crate::wire::trace::Kept;
@@ -189,6 +189,8 @@ struct Inner {
     readers: Readers,
     /// One deletion or mark at a time, so that they never fill the writer's queue.
     alone: tokio::sync::Mutex<()>,
+    /// Whoever adds to a decision reads it, whoever lets decisions go writes it.
+    comings: tokio::sync::RwLock<()>,
     pruned_through: Mutex<PruneMark>,
     retention: Retention,
 }
@@ -215,6 +217,7 @@ impl TraceStore {
             writer,
             readers,
             alone: tokio::sync::Mutex::new(()),
+            comings: tokio::sync::RwLock::new(()),
             pruned_through: Mutex::new(pruned_through.unwrap_or(NOTHING_PRUNED)),
             retention,
         })))
@@ -232,6 +235,18 @@ impl TraceStore {
             reported.push(if new { Reported::Recorded } else { Reported::Repeated });
         }
         Ok(reported)
+    }
+
+    /// While this is held no trace goes: what was found of a decision still stands when what is said
+    /// of it is committed.
+    pub async fn staying(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.comings.read().await
+    }
+
+    /// Waits until nobody adds to a decision any more, and lets nobody add while this is held; for
+    /// whoever lets traces go. Who gave up adding may still have something queued with a writer.
+    pub async fn going(&self) -> RwLockWriteGuard<'_, ()> {
+        self.0.comings.write().await
     }
 
     /// The trace of a decision and its place, once it is committed: waits for the commit of one that

@@ -126,3 +126,11 @@ fn outcome(attempt: &Attempt) -> Outcome {
         latency: attempt.latency,
     }
 }
+
+/// Lets the file grow to this many pages, or no further.
+pub(crate) async fn limit_pages(store: &super::TraceStore, pages: i64) {
+    let set = move |tx: &rusqlite::Transaction<'_>| {
+        tx.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))
+    };
+    store.alone(set).await.unwrap();
+}

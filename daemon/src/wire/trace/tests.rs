@@ -37,8 +37,14 @@ fn attempts(draw: &mut Draw) -> Vec<Attempt> {
     let at = Timestamp::from_micros(1_700_000_000_000_001);
     let statuses = [
         (AttemptStatus::Replied, Billing::Exact),
-        (AttemptStatus::Failed(CallError::Unavailable { detail: "down".into(), sent: true }), Billing::Unknown),
-        (AttemptStatus::Failed(CallError::Unavailable { detail: "gone".into(), sent: false }), Billing::Nothing),
+        (
+            AttemptStatus::Failed(CallError::Unavailable { detail: "down".into(), billable: true }),
+            Billing::Unknown,
+        ),
+        (
+            AttemptStatus::Failed(CallError::Unavailable { detail: "gone".into(), billable: false }),
+            Billing::Nothing,
+        ),
         (AttemptStatus::Failed(CallError::TimedOut { limit: Duration::from_millis(700) }), Billing::Unknown),
         (AttemptStatus::Failed(CallError::Throttled { retry_after: None }), Billing::Nothing),
         (

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -18,6 +18,7 @@ use super::checked::{Budget, Config, PolicyChoice, PolicyConfig, Server, Store};
 use super::fault::{FaultKind, Faults};
 use super::layers::{Environment, Layered};
 use super::section::{self, Section};
+use super::values::resolved;
 use super::window::Window;
 
 const MIB: u64 = 1 << 20;
@@ -46,11 +47,6 @@ pub fn check_rules(policy: &PolicyConfig, known: &BTreeSet<ModelName>, faults: &
             faults.add(path.clone(), FaultKind::NoSuch { what: "model", name: model.to_string() });
         }
     }
-}
-
-/// A path of the file: relative ones are relative to the file.
-pub(super) fn resolved(folder: &Path, text: &str) -> PathBuf {
-    folder.join(text)
 }
 
 fn server(mut section: Section<'_>, folder: &Path, settings: &mut Settings) -> Server {

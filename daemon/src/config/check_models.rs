@@ -8,7 +8,6 @@ use std::time::Duration;
 use pointsman_router::ids::ModelName;
 use pointsman_router::money::{NanoUsd, Price};
 
-use super::check::resolved;
 use super::checked::{
     BackendConfig, BackendKind, OpenaiConfig, OutputCapField, RecordedConfig, Registration, SimulatedConfig,
 };
@@ -16,6 +15,7 @@ use super::fault::FaultKind;
 use super::layers::Environment;
 use super::secret::Key;
 use super::section::Section;
+use super::values::resolved;
 
 /// The backends, and the names of those that were at fault: models may refer to them, so that one
 /// fault does not show twice.

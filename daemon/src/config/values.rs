@@ -4,6 +4,7 @@
 //! nano-dollars. A TOML float is taken by its shortest decimal form, which is what was written for up
 //! to fifteen digits.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pointsman_router::money::NanoUsd;
@@ -48,6 +49,11 @@ pub fn usd(text: &str) -> Option<NanoUsd> {
     }
     let nanos: i64 = format!("{whole}{part:0<FINEST$}").parse().ok()?;
     Some(NanoUsd::new(if negative { nanos.checked_neg()? } else { nanos }))
+}
+
+/// A path of the file: relative ones are relative to the file.
+pub(super) fn resolved(folder: &Path, text: &str) -> PathBuf {
+    folder.join(text)
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets};
+use pointsman_router::ids::ModelName;
 use serde::Serialize;
 
 use super::Whose;
 use super::book::{self, BestSingle, mean};
-use super::run::Run;
 use crate::backends::recorded_rows::Rows;
 
 /// What a replay found. Costs are in dollars, times in microseconds.
@@ -47,6 +47,21 @@ pub struct Report {
     pub decide_p99_us: u64,
     /// Rows per second on one thread: decide, recorded call, merge, learn.
     pub rounds_per_s: f64,
+}
+
+/// What one run came to.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    /// The score of each routed row, in the order in which they were routed.
+    pub(super) scores: Vec<f64>,
+    /// What each routed row cost, in dollars.
+    pub(super) costs_usd: Vec<f64>,
+    /// Encode and decide of each row, in microseconds.
+    pub(super) decide_us: Vec<u64>,
+    /// How often each model was called.
+    pub(super) calls: BTreeMap<ModelName, u64>,
+    /// How long the run took, in seconds.
+    pub(super) seconds: f64,
 }
 
 /// What a report is made of.

@@ -22,27 +22,12 @@ use pointsman_router::trace::Trace;
 
 use super::book::{self, score};
 use super::pupil::{Known, Pupil};
-use super::report::{self, Report};
+use super::report::{self, Report, Run};
 use super::stand::{LatestPolicy, NoBudget, NoTraces, OnePool, RunSeeds};
 use super::{ReplayArgs, Whose};
 use crate::backends::recorded::RecordedBackend;
 use crate::backends::recorded_rows::{Row, Rows};
 use crate::clock::SystemClock;
-
-/// What one run came to.
-#[derive(Debug, Default)]
-pub(super) struct Run {
-    /// The score of each routed row, in the order in which they were routed.
-    pub(super) scores: Vec<f64>,
-    /// What each routed row cost, in dollars.
-    pub(super) costs_usd: Vec<f64>,
-    /// Encode and decide of each row, in microseconds.
-    pub(super) decide_us: Vec<u64>,
-    /// How often each model was called.
-    pub(super) calls: BTreeMap<ModelName, u64>,
-    /// How long the run took, in seconds.
-    pub(super) seconds: f64,
-}
 
 /// Runs the policy, and the context-free yardstick beside it, over every seed.
 pub(super) fn run(args: &ReplayArgs, rows: Rows, warm: Option<Rows>) -> anyhow::Result<Report> {

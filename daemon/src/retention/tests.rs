@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use futures_util::FutureExt as _;
 use pointsman_router::feedback::RawVerdict;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -97,7 +98,8 @@ async fn deletion_takes_feedback_along_and_leaves_others_alone() {
 }
 
 /// A crash after each step; the next start equals a rebuild and ends what was begun.
-#[tokio::test(start_paused = true)]
+// The machine's own time: no save may come between the steps.
+#[tokio::test]
 async fn wherever_pruning_is_cut_a_restart_equals_a_rebuild_and_goes_on() {
     let (school, ids) = judged().await;
     age(&school, 7);
@@ -120,7 +122,8 @@ async fn wherever_pruning_is_cut_a_restart_equals_a_rebuild_and_goes_on() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+// The machine's own time: no save may come between the steps.
+#[tokio::test]
 async fn wherever_a_deletion_is_cut_a_restart_equals_a_rebuild_and_can_end_it() {
     let (school, _) = judged().await;
     let even = school.retention.decisions_of("even").await.unwrap();
@@ -187,6 +190,29 @@ async fn feedback_at_the_same_time_as_pruning_and_deletion_leaves_no_gap() {
         school.learning.save().await.unwrap();
         check_verified(&school.crash().await).await;
     }
+}
+
+/// The caller is gone, what it had handed over is still on its way to the file.
+#[tokio::test]
+async fn feedback_whose_caller_gave_up_is_learned_before_its_trace_goes() {
+    let school = School::new().await;
+    for n in 0..40 {
+        let id = school.route(n).await;
+        school.rest().await;
+        let mut submit = Box::pin(school.judge(id, "large", "u", RawVerdict::Correct(true)));
+        // Sooner or later: not begun, queued with the writer, committed.
+        for _ in 0..n * 3 {
+            if submit.as_mut().now_or_never().is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(submit);
+        school.retention.delete(Deletion::Decisions(vec![id])).await.unwrap();
+    }
+    school.rest().await;
+    school.learning.save().await.unwrap();
+    check_verified(&school.crash().await).await;
 }
 
 #[tokio::test]

@@ -26,11 +26,23 @@ pub(crate) fn item(status: Status) -> Status {
     if is_undecoded(&status) { fault(&status) } else { status }
 }
 
+/// How tonic begins what it says of a message above the limit.
+const TOO_LARGE: &str = "Error, decoded message length too large";
+
 fn is_undecoded(status: &Status) -> bool {
-    status.code() == Code::Internal && status.message().starts_with(DECODER)
+    (status.code() == Code::Internal && status.message().starts_with(DECODER)) || is_too_large(status)
+}
+
+fn is_too_large(status: &Status) -> bool {
+    status.code() == Code::OutOfRange && status.message().starts_with(TOO_LARGE)
 }
 
 fn fault(status: &Status) -> Status {
+    if is_too_large(status) {
+        let limit = status.message().get(TOO_LARGE.len()..).unwrap_or_default().trim_start_matches([':', ' ']);
+        return Refusal::from(BadRequest::of("message", Problem::malformed(format!("is too large: {limit}"))))
+            .into();
+    }
     // "failed to decode Protobuf message: RequestSpec.prompt: RouteRequest.request: invalid string value: ...":
     // the path from the inside out, then what is wrong.
     let told = status.message().get(DECODER.len()..).unwrap_or_default().trim_start_matches(": ");

@@ -10,7 +10,7 @@ use pointsman_proto::v1;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::stats::{Statistics, Wanted};
+use super::reading::{TraceReader, Wanted};
 use super::status::Refusal;
 use crate::store::traces::StoredTrace;
 
@@ -20,7 +20,7 @@ const BATCH: usize = 256;
 /// An export under way.
 #[derive(Debug)]
 pub(super) struct Export {
-    from: Statistics,
+    from: TraceReader,
     wanted: Wanted,
     /// The place of the last trace that was read, and of the last that will be.
     after: u64,
@@ -32,7 +32,7 @@ pub(super) struct Export {
 
 impl Export {
     /// An export of up to `limit` matching traces up to a place.
-    pub(super) fn new(from: Statistics, wanted: Wanted, through: u64, limit: u64) -> Self {
+    pub(super) fn new(from: TraceReader, wanted: Wanted, through: u64, limit: u64) -> Self {
         Self { from, wanted, after: 0, through, left: limit, batch: VecDeque::new(), ended: false }
     }
 

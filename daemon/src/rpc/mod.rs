@@ -12,6 +12,7 @@ mod export;
 pub mod feedback;
 pub mod idempotency;
 pub mod policy;
+pub mod reading;
 pub mod router;
 pub mod stats;
 pub mod status;

@@ -14,22 +14,18 @@ use pointsman_router::check::{BadRequest, Fault, Problem};
 use pointsman_router::clock::Clock;
 use pointsman_router::ids::DecisionId;
 use pointsman_router::model::PoolSource;
-use pointsman_router::trace::TraceStatus;
 use prost::Message as _;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::export::{self, Export};
-use super::feedback::entries_to_wire;
+use super::reading::{TraceReader, Wanted};
 use super::status::{Reason, Refusal};
 use super::tables;
 use crate::config::Store;
-use crate::reports::with_reports;
 use crate::retention::Retention;
-use crate::store::StoreError;
-use crate::store::ledger::{FeedbackRow, LedgerStore};
-use crate::store::traces::{Deletion, Lookup, StoredTrace, TraceFilter, TraceStore};
-use crate::wire::{self, moment};
+use crate::store::traces::{Deletion, Lookup};
+use crate::wire;
 
 /// Traces in a page where the caller does not say.
 const PAGE_SIZE: usize = 50;
@@ -41,10 +37,8 @@ const DELETE_MAX: usize = 10_000;
 /// Shows what happened over gRPC.
 #[derive(Clone)]
 pub struct Statistics {
-    /// What happened to each request.
-    pub traces: TraceStore,
-    /// What was said of it.
-    pub ledger: LedgerStore,
+    /// What happened to each request and what was said of it.
+    pub reader: TraceReader,
     /// Lets rows go.
     pub retention: Retention,
     /// The models of the moment.
@@ -77,9 +71,9 @@ impl StatsService for Statistics {
         request: Request<v1::ListModelStatsRequest>,
     ) -> Result<Response<v1::ListModelStatsResponse>, Status> {
         let asked = request.into_inner();
-        self.see_own_writes().await;
-        let counted = self.traces.stats().await.map_err(Refusal::from)?;
-        let judged = self.ledger.feedback_stats().await.map_err(Refusal::from)?;
+        self.reader.see_own_writes().await;
+        let counted = self.reader.traces.stats().await.map_err(Refusal::from)?;
+        let judged = self.reader.ledger.feedback_stats().await.map_err(Refusal::from)?;
         let now = self.clock.now();
         Ok(Response::new(tables::model_stats(&asked, &counted, &judged, &self.pools.pool(), now)))
     }
@@ -96,7 +90,7 @@ impl StatsService for Statistics {
             Ok(size) => size.min(PAGE_SIZE_MAX),
             Err(_) => PAGE_SIZE_MAX,
         };
-        self.see_own_writes().await;
+        self.reader.see_own_writes().await;
         Ok(Response::new(self.page(&wanted, below, size).await?))
     }
 
@@ -105,12 +99,12 @@ impl StatsService for Statistics {
         request: Request<v1::GetTraceRequest>,
     ) -> Result<Response<v1::GetTraceResponse>, Status> {
         let id = decision_id("decision_id", &request.into_inner().decision_id)?;
-        let stored = found(self.traces.get(id).await.map_err(Refusal::from)?)?;
+        let stored = found(self.reader.traces.get(id).await.map_err(Refusal::from)?)?;
         let mut trace = stored.message().map_err(Refusal::from)?;
         if trace.status() == v1::RequestStatus::Decided {
-            self.add_reports(&stored, &mut trace).await?;
+            self.reader.add_reports(&stored, &mut trace).await?;
         }
-        trace.feedback = self.feedback(id).await?;
+        trace.feedback = self.reader.feedback(id).await?;
         Ok(Response::new(v1::GetTraceResponse { trace: Some(trace) }))
     }
 
@@ -121,9 +115,9 @@ impl StatsService for Statistics {
         let request = request.into_inner();
         let wanted = Wanted::from_wire(request.filter)?;
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
-        self.see_own_writes().await;
-        let through = self.traces.last_seq().await.map_err(Refusal::from)?;
-        let export = Export::new(self.clone(), wanted, through, limit);
+        self.reader.see_own_writes().await;
+        let through = self.reader.traces.last_seq().await.map_err(Refusal::from)?;
+        let export = Export::new(self.reader.clone(), wanted, through, limit);
         Ok(Response::new(Box::pin(export::stream(export))))
     }
 
@@ -140,9 +134,9 @@ impl StatsService for Statistics {
         &self,
         _: Request<v1::GetStoreInfoRequest>,
     ) -> Result<Response<v1::GetStoreInfoResponse>, Status> {
-        self.see_own_writes().await;
-        let size = self.traces.size().await.map_err(Refusal::from)?;
-        let feedback_rows = self.ledger.feedback_rows().await.map_err(Refusal::from)?;
+        self.reader.see_own_writes().await;
+        let size = self.reader.traces.size().await.map_err(Refusal::from)?;
+        let feedback_rows = self.reader.ledger.feedback_rows().await.map_err(Refusal::from)?;
         Ok(Response::new(v1::GetStoreInfoResponse {
             state_folder: self.state_dir.display().to_string(),
             files: tables::files(&self.state_dir).await,
@@ -157,47 +151,6 @@ impl StatsService for Statistics {
 }
 
 impl Statistics {
-    /// Whoever asks after a reply sees the trace of that reply. A file that cannot be written just now
-    /// shows what it has.
-    async fn see_own_writes(&self) {
-        let _ = self.traces.flushed().await;
-    }
-
-    /// What the caller of Decide reported so far.
-    async fn add_reports(&self, stored: &StoredTrace, message: &mut v1::Trace) -> Result<(), Refusal> {
-        let whole = with_reports(&self.traces, Arc::new(stored.trace()?)).await?;
-        message.outcomes = whole.outcomes.iter().map(wire::outcome::to_wire).collect();
-        message.attempts = whole.attempts.iter().map(wire::outcome::attempt_to_wire).collect();
-        // It comes from the store, so its normal forms are what a store may hold already.
-        message.answer = whole.answer.as_ref().map(|answer| wire::answer::to_stored(answer, Clone::clone));
-        message.cost_usd_nanos = whole.bill.settled.nanos();
-        message.unknown_usd_nanos = whole.bill.unknown.nanos();
-        Ok(())
-    }
-
-    /// All feedback of a decision, in ledger order.
-    pub(super) async fn feedback(&self, id: DecisionId) -> Result<Vec<v1::FeedbackEntry>, Refusal> {
-        let mut rows: Vec<FeedbackRow> = Vec::new();
-        for entry in self.ledger.feedback_entries(id).await? {
-            let read = self.ledger.scan_feedback(entry.seq.saturating_sub(1), 1).await?;
-            rows.extend(read.into_iter().map(|committed| committed.row).filter(|row| row.seq == entry.seq));
-        }
-        Ok(entries_to_wire(&rows))
-    }
-
-    /// Whether a trace has the feedback that was asked for, and that feedback.
-    pub(super) async fn wanted(
-        &self,
-        wanted: &Wanted,
-        stored: &StoredTrace,
-    ) -> Result<Option<v1::Trace>, Refusal> {
-        let mut trace = stored.message()?;
-        let id = trace.decision.as_ref().map_or("", |decision| &decision.decision_id);
-        let id = DecisionId::parse(id).map_err(|fault| StoreError::Corrupt { detail: fault.to_string() })?;
-        trace.feedback = self.feedback(id).await?;
-        Ok(wanted.has_feedback.is_none_or(|has| has != trace.feedback.is_empty()).then_some(trace))
-    }
-
     /// The newest matching traces below a place, as many as fit a message. Filtering by feedback reads on until the page is full.
     async fn page(
         &self,
@@ -207,9 +160,9 @@ impl Statistics {
     ) -> Result<v1::ListTracesResponse, Refusal> {
         let (mut traces, mut next, mut bytes) = (Vec::with_capacity(size), below, 0);
         loop {
-            let page = self.traces.list(wanted.filter.clone(), next, size - traces.len()).await?;
+            let page = self.reader.traces.list(wanted.filter.clone(), next, size - traces.len()).await?;
             for stored in &page.traces {
-                if let Some(trace) = self.wanted(wanted, stored).await? {
+                if let Some(trace) = self.reader.wanted(wanted, stored).await? {
                     let trace = v1::Trace { features: None, content: None, ..trace };
                     bytes += trace.encoded_len();
                     traces.push(trace);
@@ -225,43 +178,6 @@ impl Statistics {
             }
         }
     }
-}
-
-/// Which traces a caller wants.
-#[derive(Debug, Clone)]
-pub(super) struct Wanted {
-    pub(super) filter: TraceFilter,
-    has_feedback: Option<bool>,
-}
-
-impl Wanted {
-    fn from_wire(filter: Option<v1::TraceFilter>) -> Result<Self, Refusal> {
-        let filter = filter.unwrap_or_default();
-        let status = match filter.status() {
-            v1::RequestStatus::Unspecified => None,
-            v1::RequestStatus::Answered => Some(TraceStatus::Answered),
-            v1::RequestStatus::Failed => Some(TraceStatus::Failed),
-            v1::RequestStatus::Cancelled => Some(TraceStatus::Cancelled),
-            v1::RequestStatus::Decided => Some(TraceStatus::Decided),
-        };
-        Ok(Self {
-            has_feedback: filter.has_feedback,
-            filter: TraceFilter {
-                model: given(filter.model),
-                task: given(filter.task_type),
-                tags: filter.tags,
-                from: filter.admitted_from.as_ref().map(moment),
-                before: filter.admitted_before.as_ref().map(moment),
-                status,
-                policy: given(filter.policy_version),
-                caller_ref: given(filter.caller_ref),
-            },
-        })
-    }
-}
-
-fn given<T: From<String>>(text: String) -> Option<T> {
-    (!text.is_empty()).then(|| T::from(text))
 }
 
 fn page_token(token: &str) -> Result<Option<u64>, Refusal> {

@@ -31,6 +31,7 @@ use crate::rpc::admin::Administration;
 use crate::rpc::feedback::Verdicts;
 use crate::rpc::idempotency::Idempotency;
 use crate::rpc::policy::Policies;
+use crate::rpc::reading::TraceReader;
 use crate::rpc::router::Routing;
 use crate::rpc::stats::Statistics;
 use crate::rpc::traffic::Traffic;
@@ -204,8 +205,7 @@ impl Parts {
                 desk: FeedbackDesk::new(self.traces.clone(), self.ledger.clone(), Arc::clone(&clock), secret),
             },
             statistics: Statistics {
-                traces: self.traces.clone(),
-                ledger: self.ledger.clone(),
+                reader: TraceReader { traces: self.traces.clone(), ledger: self.ledger.clone() },
                 retention: self.retention(),
                 pools,
                 clock: Arc::clone(&clock),

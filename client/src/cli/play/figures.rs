@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::reference::{self, Mean, Single};
+use super::reference::{self, Mean, Single, usd};
 use super::run::{Played, Run};
 use super::workload::Row;
 
@@ -201,12 +201,6 @@ fn share_of(pairs: &[Pair<'_>], name: &str) -> Option<f64> {
 
 fn index_of(one: &Played) -> usize {
     one.index
-}
-
-/// Nano-dollars as US dollars, for a mean; below nine million dollars without loss.
-#[expect(clippy::cast_precision_loss, reason = "a mean for people; exact below 2^53 nano-dollars")]
-pub(crate) fn usd(nanos: i64) -> f64 {
-    nanos as f64 / 1e9
 }
 
 fn count(items: usize) -> f64 {

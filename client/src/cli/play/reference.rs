@@ -104,6 +104,12 @@ fn present<'a>(row: &'a Row, pool: &'a [String]) -> impl Iterator<Item = &'a Rec
     pool.iter().filter_map(|name| row.outcomes.get(name))
 }
 
+/// Nano-dollars as US dollars, for a mean; below nine million dollars without loss.
+#[expect(clippy::cast_precision_loss, reason = "a mean for people; exact below 2^53 nano-dollars")]
+pub(crate) fn usd(nanos: i64) -> f64 {
+    nanos as f64 / 1e9
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use pointsman_client::{Client, ClientError, v1};
 use tokio::time::Instant;
 
 use super::judge;
-use super::reference::Mean;
+use super::reference::{Mean, usd};
 use super::workload::Row;
 use crate::cli::args::PlayArgs;
 use crate::cli::progress::Bar;
@@ -173,7 +173,7 @@ impl Recent {
             self.score.add(score);
         }
         if let Some(nanos) = one.cost_usd_nanos {
-            self.cost_usd.add(super::figures::usd(nanos));
+            self.cost_usd.add(usd(nanos));
         }
         if self.every == 0 || !self.ended.is_multiple_of(self.every) {
             return None;

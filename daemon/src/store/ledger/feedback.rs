@@ -172,6 +172,19 @@ impl LedgerStore {
         self.readers.read(move |conn| entries(conn, decision)).await
     }
 
+    /// All rows on a decision, by sequence, corrected ones included.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn feedback_of(&self, decision: DecisionId) -> Result<Vec<FeedbackRow>, StoreError> {
+        self.readers
+            .read(move |conn| {
+                let sql = format!("SELECT {COLUMNS} FROM feedback WHERE decision = ?1 ORDER BY seq");
+                conn.prepare_cached(&sql)?.query_map([decision.as_bytes()], feedback_row)?.collect()
+            })
+            .await
+    }
+
     /// Up to `limit` rows after `after`, by sequence, each with the labels before it: what the
     /// subscriber heard, orphans included.
     ///

@@ -49,16 +49,18 @@ impl Retention {
         let now = self.clock.now();
         self.ledger.prune_keys(now).await?;
         let Some(mark) = self.traces.prune_plan(now).await? else { return Ok(()) };
-        {
+        let learned_through = {
             let _going = self.traces.going().await;
-            self.keep_base().await?;
+            let through = self.keep_base().await?;
             self.traces.mark_pruned(mark).await?;
-        }
+            through
+        };
         while self.traces.delete_through(mark, STEP).await? {
             tokio::time::sleep(PAUSE).await;
         }
-        // What was made before the last pruned trace is pruned too; its feedback is in the base.
-        while self.ledger.prune_feedback(mark.at, STEP).await? {
+        // What was made before the last pruned trace is pruned too, but for requests that took long: what
+        // is said of those from now on is not in the base, and stays.
+        while self.ledger.prune_feedback(mark.at, learned_through, STEP).await? {
             tokio::time::sleep(PAUSE).await;
         }
         tracing::info!(through = mark.seq, "traces pruned");
@@ -101,12 +103,14 @@ impl Retention {
         }
     }
 
-    /// Keeps the learned state as a base, with every row in it that is committed or on its way.
-    async fn keep_base(&self) -> Result<(), StoreError> {
+    /// Keeps the learned state as a base, with every row in it that is committed or on its way. Returns
+    /// the sequence of the last feedback in it.
+    async fn keep_base(&self) -> Result<u64, StoreError> {
         self.ledger.flushed().await?;
         self.traces.flushed().await?;
         let through = (self.ledger.feedback_through().await?, self.traces.last_seq().await?);
-        self.learning.keep_base(through).await
+        self.learning.keep_base(through).await?;
+        Ok(through.0)
     }
 }
 

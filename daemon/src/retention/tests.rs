@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 
 use futures_util::FutureExt as _;
+use pointsman_router::clock::Draw;
+use pointsman_router::decision::Decision;
 use pointsman_router::feedback::RawVerdict;
+use pointsman_router::trace::Trace;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -190,6 +193,31 @@ async fn feedback_at_the_same_time_as_pruning_and_deletion_leaves_no_gap() {
         school.learning.save().await.unwrap();
         check_verified(&school.crash().await).await;
     }
+}
+
+/// Admitted before the last trace that is pruned, ended after it, and judged while rows go.
+#[tokio::test(start_paused = true)]
+async fn feedback_on_a_slow_request_outlives_the_pruning_of_its_time() {
+    let (school, _) = judged().await;
+    let early = lesson(3);
+    let decision = Arc::new(Decision { id: at_start(), ..Decision::clone(&early.decision) });
+    let slow = school.push(Trace { decision, hold: None, ..early });
+    school.rest().await;
+    age(&school, 7);
+    let mark = PruneMark { seq: 7, at: lesson(6).at };
+    let through = school.retention.keep_base().await.unwrap();
+    school.traces.mark_pruned(mark).await.unwrap();
+    school.judge(slow, "large", "u", RawVerdict::Correct(true)).await.unwrap();
+    while school.ledger.prune_feedback(mark.at, through, 3).await.unwrap() {}
+    school.rest().await;
+    assert_eq!(school.learning.status().updates, 13);
+    school.learning.save().await.unwrap();
+    check_verified(&school.crash().await).await;
+}
+
+/// An id of the first moment that no other trace has.
+fn at_start() -> DecisionId {
+    DecisionId::new(START, &mut Draw::from_seed(1 << 33))
 }
 
 /// The caller is gone, what it had handed over is still on its way to the file.

@@ -254,12 +254,13 @@ impl LedgerStore {
             .await
     }
 
-    /// Deletes up to `limit` rows on decisions that were made before the millisecond of `at`, which
-    /// their ids tell; statistics stay, sequences are not given out again. Whether rows may remain.
+    /// Deletes up to `limit` rows up to `through` on decisions that were made before the millisecond of
+    /// `at`, which their ids tell; statistics stay, sequences are not given out again. Whether rows may
+    /// remain.
     ///
     /// # Errors
     /// What the store met: then none is deleted.
-    pub async fn prune_feedback(&self, at: Timestamp, limit: usize) -> Result<bool, StoreError> {
+    pub async fn prune_feedback(&self, at: Timestamp, through: u64, limit: usize) -> Result<bool, StoreError> {
         let mut first_kept = [0_u8; 16];
         let millis = u64::try_from(at.micros() / 1_000).unwrap_or(0).to_be_bytes();
         // A UUIDv7 begins with 48 bits of milliseconds.
@@ -269,9 +270,9 @@ impl LedgerStore {
                 let deleted = tx
                     .prepare_cached(
                         "DELETE FROM feedback WHERE seq IN
-                         (SELECT seq FROM feedback WHERE decision < ?1 ORDER BY decision LIMIT ?2)",
+                         (SELECT seq FROM feedback WHERE decision < ?1 AND seq <= ?2 ORDER BY decision LIMIT ?3)",
                     )?
-                    .execute(params![first_kept, kept(limit as u64)])?;
+                    .execute(params![first_kept, kept(through), kept(limit as u64)])?;
                 Ok(deleted == limit)
             })
             .await

@@ -381,7 +381,7 @@ impl Teacher {
                 },
                 Some(ask) = self.asks.recv() => {
                     let saved = self.answer(ask.role, ask.through).await;
-                    (unpublished, self.unsaved) = (true, self.unsaved || saved.is_err());
+                    (unpublished, self.unsaved) = (true, saved.is_err());
                     // Nobody waits any more: it is saved all the same.
                     let _ = ask.done.send(saved);
                     continue;

@@ -306,9 +306,9 @@ impl Reports {
             let mut fault =
                 |field: &str, problem| faults.push(Fault::new(format!("outcomes[{i}].{field}"), problem));
             if !trace.decision.chosen().any(|c| c.model.as_str() == reported.model) {
-                fault("model", Problem::malformed("not one of the chosen models"));
+                fault("model", Problem::malformed("is not one of the chosen models"));
             } else if !seen.insert(reported.model.as_str()) {
-                fault("model", Problem::malformed("reported twice in one request"));
+                fault("model", Problem::malformed("is reported twice in one request"));
             }
             if v1::AttemptStatus::try_from(reported.status).unwrap_or_default() == v1::AttemptStatus::Unspecified {
                 fault("status", Problem::Missing);
@@ -417,7 +417,7 @@ impl Reports {
 }
 
 /// A trace with what its caller reported so far: its outcomes, attempts and, once it is final, its
-/// answer and bill.
+/// answer, bill and status.
 ///
 /// # Errors
 /// What the store met, and [`WireError`] for a row that cannot be read back.
@@ -430,6 +430,7 @@ pub async fn with_reports(traces: &TraceStore, trace: Arc<Trace>) -> Result<Arc<
     if let Some(end) = end {
         whole.bill = Bill { settled: end.cost, unknown: NanoUsd::ZERO };
         whole.answer = end.answer.map(|answer| wire::answer::from_stored(answer, None)).transpose()?;
+        whole.status = if whole.answer.is_some() { TraceStatus::Answered } else { TraceStatus::Failed };
     }
     for part in parts {
         whole.outcomes.push(part.outcome);

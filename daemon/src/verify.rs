@@ -2,7 +2,9 @@
 //!
 //! Two ways must lead to the same bits: the saved state and the rows behind its marks, as a restart
 //! goes; and all rows from the beginning, or from the base that was kept when older rows were pruned.
-//! Nothing is written. The daemon must not be running on the same state folder.
+//! What was learned, booked or said is not touched. The files are opened as a start opens them, though:
+//! an older schema is brought up to date, and requests that a crash cut are marked as cut. The daemon
+//! must not be running on the same state folder.
 
 use std::io::Write;
 use std::path::Path;

@@ -96,7 +96,7 @@ pub fn check(raw: RawFeedback) -> Result<Feedback, BadRequest> {
     let mut fault = |field: &str, problem| faults.push(Fault::new(field, problem));
     let decision = DecisionId::parse(&raw.decision_id);
     if decision.is_err() {
-        fault("feedback.decision_id", Problem::malformed("not an id, give the decision_id of the reply"));
+        fault("feedback.decision_id", Problem::malformed("is not an id, give the decision_id of the reply"));
     }
     match &raw.verdict {
         RawVerdict::Missing => fault("feedback.verdict", Problem::Missing),
@@ -133,7 +133,7 @@ pub fn judge(trace: &Trace, feedback: &Feedback, secret: u64) -> Result<(Verdict
     if let Some(model) = &feedback.model
         && !trace.decision.chosen().any(|c| c.model == *model)
     {
-        return Err(BadRequest::of("feedback.model", Problem::malformed("not a model of this decision")));
+        return Err(BadRequest::of("feedback.model", Problem::malformed("is not a model of this decision")));
     }
     match &feedback.verdict {
         RawVerdict::Correct(right) => Ok((Verdict::Correct(*right), f64::from(u8::from(*right)))),
@@ -141,7 +141,7 @@ pub fn judge(trace: &Trace, feedback: &Feedback, secret: u64) -> Result<(Verdict
         RawVerdict::Expected(text) => {
             let kind = kind_of(trace);
             let expected = normalise(text, &kind, None).ok_or_else(|| {
-                BadRequest::of("feedback.expected", Problem::malformed("not an answer of the request's kind"))
+                BadRequest::of("feedback.expected", Problem::malformed("is not an answer of the request's kind"))
             })?;
             let expected = expected.stored(trace.kind, secret);
             let given = match &feedback.model {

@@ -60,6 +60,12 @@ async fn check_money(school: &School, (spent, held): (i64, i64), (settled, unkno
     assert_eq!((row.settled.nanos(), row.unknown.nanos()), (settled, unknown));
 }
 
+/// The trace as it is shown.
+async fn whole(school: &School, id: DecisionId) -> Arc<Trace> {
+    let Lookup::Found((_, trace)) = school.traces.committed(id).await.unwrap() else { panic!("is gone") };
+    with_reports(&school.traces, trace).await.unwrap()
+}
+
 fn faults(refused: Result<Standing, ReportError>) -> Vec<String> {
     match refused {
         Err(ReportError::BadRequest(bad)) => bad.faults.iter().map(|fault| fault.field.clone()).collect(),
@@ -88,10 +94,8 @@ async fn parts_add_up_and_the_first_of_each_model_stands() {
     assert_eq!(again.acks, [("small".into(), Reported::Repeated)]);
     assert_eq!((value(&again), again.cost, again.settled), (value(&end), end.cost, true));
     check_money(&school, (913, 0), (913, 0)).await;
-    let whole = match school.traces.committed(id).await.unwrap() {
-        Lookup::Found((_, trace)) => with_reports(&school.traces, trace).await.unwrap(),
-        other @ (Lookup::Pruned | Lookup::Unknown) => panic!("{other:?}"),
-    };
+    let whole = whole(&school, id).await;
+    assert_eq!(whole.status, TraceStatus::Answered);
     assert_eq!((whole.outcomes.len(), whole.attempts.len(), whole.bill.settled.nanos()), (2, 2, 913));
     assert_eq!(whole.answer.as_ref().unwrap().confidence.to_bits(), answer.confidence.to_bits());
 }
@@ -259,8 +263,11 @@ async fn the_answer_pattern_reads_texts_and_not_what_is_stored_of_them() {
 async fn a_reply_that_is_no_answer_gives_none() {
     let school = School::new().await;
     let id = decided(&school, |trace| Trace { kind: KindName::Number, ..trace }).await;
-    let end = tell(&school, id, vec![said("large", "no idea", None)], true).await.unwrap();
+    tell(&school, id, vec![said("large", "no idea", None)], false).await.unwrap();
+    assert_eq!(whole(&school, id).await.status, TraceStatus::Decided);
+    let end = tell(&school, id, Vec::new(), true).await.unwrap();
     assert_eq!((end.answer, end.settled), (None, true));
+    assert_eq!(whole(&school, id).await.status, TraceStatus::Failed);
 }
 
 #[tokio::test(start_paused = true)]

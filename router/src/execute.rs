@@ -103,19 +103,16 @@ impl Execution<'_> {
             .iter()
             .map(|model| ModelCalls::new(&shared, model, forced, self.draw.next_u64()))
             .collect();
-        let mut running: FuturesUnordered<_> =
-            calls.iter().enumerate().map(|(at, calls)| async move { (at, calls.run().await) }).collect();
-        let (mut places, mut outcomes) = (Vec::with_capacity(calls.len()), Vec::with_capacity(calls.len()));
-        while let Some((at, outcome)) = running.next().await {
-            places.push(at);
+        let mut running: FuturesUnordered<_> = calls.iter().map(ModelCalls::run).collect();
+        let mut outcomes = Vec::with_capacity(calls.len());
+        while let Some(outcome) = running.next().await {
             outcomes.push(outcome);
             if !running.is_empty() {
                 self.listener.came_in(&outcomes, running.len());
             }
         }
-        let mut ordered: Vec<(usize, Outcome)> = places.into_iter().zip(outcomes).collect();
-        ordered.sort_by_key(|(at, _)| *at);
-        ordered.into_iter().map(|(_, outcome)| outcome).collect()
+        outcomes.sort_by_key(|outcome| self.models.iter().position(|model| *model.name() == outcome.model));
+        outcomes
     }
 }
 
@@ -331,10 +328,7 @@ impl<'a> ModelCalls<'a> {
     fn end(&self, attempt: Attempt) {
         {
             let mut tally = self.tally();
-            // A worst case that nobody accounted for is not what the model costs.
-            if attempt.billing != Billing::Unknown {
-                tally.cost = tally.cost.saturating_add(attempt.cost);
-            }
+            tally.cost = tally.cost.saturating_add(attempt.known_cost());
             tally.latency = tally.latency.saturating_add(attempt.latency);
         }
         self.shared.log.ended(attempt.clone());

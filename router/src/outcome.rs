@@ -68,6 +68,18 @@ pub struct Attempt {
     pub billing: Billing,
 }
 
+impl Attempt {
+    /// What it is known or estimated to have cost. The worst case of a call that nobody accounted for is
+    /// money held back, not what the model costs.
+    #[must_use]
+    pub fn known_cost(&self) -> NanoUsd {
+        match self.billing {
+            Billing::Exact | Billing::Estimated => self.cost,
+            Billing::Unknown | Billing::Nothing => NanoUsd::ZERO,
+        }
+    }
+}
+
 /// The end of one model's attempts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {

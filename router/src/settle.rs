@@ -13,7 +13,6 @@ use crate::clock::{Clock, Timestamp};
 use crate::decision::Decision;
 use crate::features::Features;
 use crate::hold::{Bill, Hold, Ledger};
-use crate::money::NanoUsd;
 use crate::outcome::{Attempt, AttemptLog, Billing, Outcome};
 use crate::request::{AnswerKind, Prompt, Request};
 use crate::trace::{Trace, TracePlace, TraceStatus};
@@ -21,12 +20,10 @@ use crate::trace::{Trace, TracePlace, TraceStatus};
 /// What these attempts come to.
 #[must_use]
 pub fn bill(attempts: &[Attempt]) -> Bill {
-    let sum = |wanted: fn(Billing) -> bool| -> NanoUsd {
-        attempts.iter().filter(|a| wanted(a.billing)).map(|a| a.cost).sum()
-    };
+    let unaccounted = attempts.iter().filter(|attempt| attempt.billing == Billing::Unknown);
     Bill {
-        settled: sum(|billing| matches!(billing, Billing::Exact | Billing::Estimated)),
-        unknown: sum(|billing| matches!(billing, Billing::Unknown)),
+        settled: attempts.iter().map(Attempt::known_cost).sum(),
+        unknown: unaccounted.map(|attempt| attempt.cost).sum(),
     }
 }
 

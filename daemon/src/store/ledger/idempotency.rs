@@ -44,7 +44,8 @@ impl LedgerStore {
         self.writer.run(move |tx| claim(tx, &key.to_le_bytes(), &body.to_le_bytes(), now)).await
     }
 
-    /// Keeps the reply of a claimed key, until the key is old or the decision is deleted. A key that was forgotten meanwhile stays forgotten.
+    /// Keeps the reply of a claimed key, until the key is old or the decision is deleted. A key that was
+    /// forgotten meanwhile stays forgotten.
     ///
     /// # Errors
     /// What the store met: then the key stays open.

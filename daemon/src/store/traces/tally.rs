@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pointsman_router::backend::CallError;
 use pointsman_router::ids::ModelName;
-use pointsman_router::outcome::{Attempt, AttemptStatus, Billing};
+use pointsman_router::outcome::{Attempt, AttemptStatus};
 use pointsman_router::trace::Trace;
 use serde::{Deserialize, Serialize};
 
@@ -150,10 +150,7 @@ impl Tally {
         self.attempts += 1;
         self.tokens_in = self.tokens_in.saturating_add(attempt.tokens_in);
         self.tokens_out = self.tokens_out.saturating_add(attempt.tokens_out);
-        // The worst case of a call that nobody accounted for is money held back, not what the model costs.
-        if attempt.billing != Billing::Unknown {
-            self.cost_nanos = self.cost_nanos.saturating_add(attempt.cost.nanos());
-        }
+        self.cost_nanos = self.cost_nanos.saturating_add(attempt.known_cost().nanos());
         let failures = &mut self.failures;
         match &attempt.status {
             AttemptStatus::Replied => {}

@@ -5,5 +5,7 @@
 //! or import tokio, tonic, rusqlite or the wire; the feature code it needs exists once, in
 //! `pointsman_router`.
 
+pub mod rows;
+pub mod fit;
 pub mod online;
 pub mod reference;

@@ -16,7 +16,7 @@ use pointsman_router::backend::{Backend, Call, CallError, Reply};
 use pointsman_router::bandit::{BanditPolicy, BanditSettings};
 use pointsman_router::breaker::Breaker;
 use pointsman_router::clock::{Draw, Timestamp};
-use pointsman_router::decide::decide;
+use pointsman_router::decide::{Means, decide};
 use pointsman_router::encode::{Encoder, encode};
 use pointsman_router::forecast::{Forecast, Forecasts};
 use pointsman_router::heads::Heads;
@@ -182,7 +182,7 @@ fn whole(c: &mut Criterion) {
                 || admitted(&request, &pool, &snapshot, &sink),
                 |admitted| {
                     let encoded = encode(&encoder, admitted?);
-                    let decision = decide(&encoded, &mut Draw::from_seed(9), &settings, None);
+                    let decision = decide(&encoded, &mut Draw::from_seed(9), &settings, Means::default());
                     Some((decision.ok()?, encoded))
                 },
                 BatchSize::SmallInput,
@@ -196,7 +196,8 @@ fn parts(c: &mut Criterion) {
     let request = request(1);
     let policy = policy(&encoder);
     let forecast = Forecast { cost: NanoUsd::new(20_000), latency_p95: None };
-    let contenders: Vec<Contender> = names().into_iter().map(|name| Contender { name, forecast }).collect();
+    let contenders: Vec<Contender> =
+        names().into_iter().map(|name| Contender { name, forecast, barred: false }).collect();
     let task = TaskType::new("complex_reasoning");
     let features = encoder.encode(&request);
     let ask = Ask {

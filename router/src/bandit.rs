@@ -108,9 +108,10 @@ impl Policy for BanditPolicy {
             let score = lane.and_then(|lane| lanes.get(lane)).copied().unwrap_or(prior);
             let quality = mean_quality(score);
             let utility = ask.objective.utility(quality, contender.forecast.cost);
+            let mean = if contender.barred { f64::NEG_INFINITY } else { utility };
             let sd = quality * (1.0 - quality) * self.settings.alpha * f64::from(score.variance).sqrt();
             estimates.push(Estimate { quality, utility, pick: 0.0 });
-            utilities.push(Utility { mean: utility, sd });
+            utilities.push(Utility { mean, sd });
         }
         let mut picks = thompson(&utilities);
         floor(&mut picks, self.settings.floor);
@@ -148,6 +149,7 @@ mod tests {
             .map(|(i, cost)| Contender {
                 name: ModelName::from(format!("m{i}")),
                 forecast: Forecast { cost: NanoUsd::new(*cost), latency_p95: None },
+                barred: false,
             })
             .collect();
         let features = features();

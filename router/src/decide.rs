@@ -23,6 +23,7 @@ use crate::forecast::Forecast;
 use crate::ids::{ModelName, TaskType};
 use crate::model::{Availability, Model, ModelCard};
 use crate::money::NanoUsd;
+use crate::pacing::Pace;
 use crate::policy::{Ask, Completion, Contender, Estimate, Objective, Policy, PolicyKind, Scored};
 use crate::request::{AnswerKind, Request};
 use crate::settings::{CALLS_LIMIT, Settings};
@@ -57,7 +58,16 @@ pub enum DecideError {
     },
 }
 
-/// Chooses models for a request of which at most `left` may be spent (`None`: no budget).
+/// What a decision may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Means {
+    /// What the budget has left; `None`: there is no budget.
+    pub left: Option<NanoUsd>,
+    /// What pacing asks.
+    pub pace: Pace,
+}
+
+/// Chooses models for a request within these means.
 ///
 /// # Errors
 /// [`DecideError`] when nothing can be chosen; nothing was changed but `draw`.
@@ -65,27 +75,21 @@ pub fn decide(
     encoded: &Encoded,
     draw: &mut Draw,
     settings: &Settings,
-    left: Option<NanoUsd>,
+    means: Means,
 ) -> Result<Decision, DecideError> {
+    let Means { left, pace } = means;
     let Encoded { admitted, features, task } = encoded;
     let request = &admitted.request;
-    let objective = objective(request, settings);
+    let objective = objective(request, settings, pace);
     // A free model passes even where a budget overran: denying it would save nothing.
     let left_at_least_nothing = left.unwrap_or(NanoUsd::MAX).max(NanoUsd::ZERO);
     let ceiling = request.max_cost.unwrap_or(NanoUsd::MAX).min(left_at_least_nothing);
-    let mut candidates = mask(encoded, settings, ceiling);
+    let mut candidates = mask(encoded, settings, ceiling, pace);
     let eligible: Vec<usize> = (0..candidates.len()).filter(|i| at(&candidates, *i).is_some()).collect();
     if eligible.is_empty() {
         return Err(refusal(&candidates, request.max_cost, left));
     }
-    let contenders: Vec<Contender> = eligible
-        .iter()
-        .filter_map(|i| candidates.get(*i))
-        .map(|c| Contender {
-            name: c.model.clone(),
-            forecast: Forecast { cost: c.cost, latency_p95: c.latency_p95 },
-        })
-        .collect();
+    let contenders: Vec<Contender> = eligible.iter().filter_map(|i| candidates.get(*i)).map(contender).collect();
     let policy = admitted.snapshot.policy.as_ref();
     let ask = Ask {
         features,
@@ -94,12 +98,13 @@ pub fn decide(
         caller_ref: request.prompt.caller_ref.as_deref(),
         contenders: &contenders,
     };
-    let scored = held_to_its_word(policy.score(&ask), contenders.len());
+    let scored = held_to_its_word(policy.score(&ask), &contenders);
     let calls_max = calls_max(request, &task.name, settings);
     let growth = Growth::new(&scored, &candidates, &eligible, limits(request, calls_max, ceiling), objective);
     let chosen = growth.draw(draw);
     write_back(&mut candidates, &eligible, &scored, &chosen);
-    let why = why(policy, &scored, &chosen, eligible.len());
+    let able = contenders.iter().filter(|c| !c.barred).count();
+    let why = why(policy, &scored, &chosen, able);
     Ok(Decision {
         id: admitted.id,
         at: admitted.at,
@@ -108,6 +113,7 @@ pub fn decide(
         policy_kind: policy.kind(),
         task: task.clone(),
         objective,
+        pace_weight_per_usd: pace.cost_weight_per_usd,
         set: chosen.set.iter().filter_map(|i| eligible.get(*i).copied()).collect(),
         candidates,
         set_propensity: chosen.propensity,
@@ -118,18 +124,27 @@ pub fn decide(
     })
 }
 
-/// The eligible candidate at this place.
+/// The candidate at this place, if the policy is to score it.
 fn at(candidates: &[Candidate], i: usize) -> Option<&Candidate> {
-    candidates.get(i).filter(|c| c.ineligible.is_none())
+    candidates.get(i).filter(|c| c.is_on_offer())
 }
 
-/// Request over configuration; without a value, quality alone counts.
-fn objective(request: &Request, settings: &Settings) -> Objective {
-    match (settings.cost_weight_per_usd, request.answer_value.or(settings.answer_value)) {
-        (Some(cost_weight_per_usd), _) => Objective { cost_weight_per_usd },
-        (None, Some(value)) => Objective::of_answer_value(value),
-        (None, None) => Objective { cost_weight_per_usd: 0.0 },
+fn contender(candidate: &Candidate) -> Contender {
+    Contender {
+        name: candidate.model.clone(),
+        forecast: Forecast { cost: candidate.cost, latency_p95: candidate.latency_p95 },
+        barred: candidate.ineligible.is_some(),
     }
+}
+
+/// Request over configuration; without a value, quality alone counts. Pacing raises the price of money.
+fn objective(request: &Request, settings: &Settings, pace: Pace) -> Objective {
+    let own = match (settings.cost_weight_per_usd, request.answer_value.or(settings.answer_value)) {
+        (Some(cost_weight_per_usd), _) => cost_weight_per_usd,
+        (None, Some(value)) => Objective::of_answer_value(value).cost_weight_per_usd,
+        (None, None) => 0.0,
+    };
+    Objective { cost_weight_per_usd: own + pace.cost_weight_per_usd }
 }
 
 fn calls_max(request: &Request, task: &TaskType, settings: &Settings) -> u32 {
@@ -160,7 +175,7 @@ fn limits(request: &Request, calls_max: u32, ceiling: NanoUsd) -> Limits {
 }
 
 /// All registered models with the reasons of those that may not be called.
-fn mask(encoded: &Encoded, settings: &Settings, ceiling: NanoUsd) -> Vec<Candidate> {
+fn mask(encoded: &Encoded, settings: &Settings, ceiling: NanoUsd, pace: Pace) -> Vec<Candidate> {
     let admitted = &encoded.admitted;
     let mut candidates: Vec<Candidate> =
         admitted.pool.models().iter().map(|model| candidate(model, encoded, settings, ceiling)).collect();
@@ -180,7 +195,19 @@ fn mask(encoded: &Encoded, settings: &Settings, ceiling: NanoUsd) -> Vec<Candida
             fastest.ineligible = None;
         }
     }
+    if let Some(cost_max) = pace.cost_max {
+        hold_to_pace(&mut candidates, cost_max);
+    }
     candidates
+}
+
+/// Leaves out what pacing has not put by for; the cheapest always may be called.
+fn hold_to_pace(candidates: &mut [Candidate], cost_max: NanoUsd) {
+    let able = |c: &Candidate| c.ineligible.is_none();
+    let Some(cheapest) = candidates.iter().filter(|c| able(c)).map(|c| c.cost).min() else { return };
+    for dear in candidates.iter_mut().filter(|c| able(c) && c.cost > cost_max.max(cheapest)) {
+        dear.ineligible = Some(Ineligible::Paced);
+    }
 }
 
 fn candidate(model: &Model, encoded: &Encoded, settings: &Settings, ceiling: NanoUsd) -> Candidate {
@@ -258,22 +285,23 @@ const PICKS_ROUNDING: f64 = 1e-9;
 
 /// What a policy said, with one estimate for each contender, qualities and picks that are
 /// probabilities and utilities that are finite. What kept its word is left as it is, to the bit.
-fn held_to_its_word(mut scored: Scored, contenders: usize) -> Scored {
-    scored.estimates.resize(contenders, Estimate { quality: 0.0, utility: 0.0, pick: 0.0 });
-    for Estimate { quality, utility, pick } in &mut scored.estimates {
+fn held_to_its_word(mut scored: Scored, contenders: &[Contender]) -> Scored {
+    scored.estimates.resize(contenders.len(), Estimate { quality: 0.0, utility: 0.0, pick: 0.0 });
+    for (Estimate { quality, utility, pick }, contender) in scored.estimates.iter_mut().zip(contenders) {
         *quality = if quality.is_nan() { 0.0 } else { quality.clamp(0.0, 1.0) };
         *utility = if utility.is_nan() { f64::MIN } else { utility.clamp(f64::MIN, f64::MAX) };
-        *pick = if pick.is_finite() { pick.max(0.0) } else { 0.0 };
+        *pick = if pick.is_finite() && !contender.barred { pick.max(0.0) } else { 0.0 };
     }
     let total: f64 = scored.estimates.iter().map(|e| e.pick).sum();
     if (total - 1.0).abs() > PICKS_ROUNDING {
-        let even = 1.0 / contenders.max(1) as f64;
-        for estimate in &mut scored.estimates {
+        let able = contenders.iter().filter(|c| !c.barred).count();
+        for (estimate, contender) in scored.estimates.iter_mut().zip(contenders) {
+            let even = if contender.barred { 0.0 } else { 1.0 / able.max(1) as f64 };
             estimate.pick = if total > 0.0 && total.is_finite() { estimate.pick / total } else { even };
         }
     }
     if let Completion::Listed(order) = &mut scored.completion {
-        order.retain(|at| *at < contenders);
+        order.retain(|at| contenders.get(*at).is_some_and(|c| !c.barred));
     }
     scored
 }
@@ -314,7 +342,8 @@ impl<'a> Growth<'a> {
             .map(|(c, estimate)| Member {
                 quality: estimate.quality,
                 price: price(objective, c.cost),
-                worst_case: c.worst_case,
+                // What pacing bars joins no set, as if it were beyond every ceiling.
+                worst_case: if c.ineligible.is_none() { c.worst_case } else { NanoUsd::MAX },
             })
             .collect();
         Self { scored, members, limits }

@@ -26,6 +26,8 @@ pub enum Ineligible {
     TooLong,
     /// The recorded backend has no row of it for this request.
     NotCovered,
+    /// It is expected to cost more than pacing has put by.
+    Paced,
 }
 
 /// A registered model as the decision saw it.
@@ -35,7 +37,8 @@ pub struct Candidate {
     pub model: ModelName,
     /// Why it could not be chosen; `None` when it could.
     pub ineligible: Option<Ineligible>,
-    /// The mean probability of being right; zero when it could not be chosen, as are the others below.
+    /// The mean probability of being right; zero when it could not be chosen, as are the others below,
+    /// but for a model that pacing alone kept out.
     pub quality: f64,
     /// The mean utility.
     pub utility: f64,
@@ -79,6 +82,8 @@ pub struct Decision {
     pub task: Task,
     /// What counted.
     pub objective: Objective,
+    /// What pacing put into the objective's weight of cost, in quality per dollar.
+    pub pace_weight_per_usd: f64,
     /// All registered models, by name.
     pub candidates: Vec<Candidate>,
     /// The chosen set as indices into `candidates`, the first pick first.
@@ -95,6 +100,14 @@ pub struct Decision {
     pub why: String,
 }
 
+impl Candidate {
+    /// Whether the policy scored it: it could be chosen, or pacing alone kept it out.
+    #[must_use]
+    pub fn is_on_offer(&self) -> bool {
+        matches!(self.ineligible, None | Some(Ineligible::Paced))
+    }
+}
+
 impl Decision {
     /// The chosen models, the first pick first.
     pub fn chosen(&self) -> impl Iterator<Item = &Candidate> {
@@ -105,6 +118,12 @@ impl Decision {
     #[must_use]
     pub fn candidate(&self, model: &str) -> Option<&Candidate> {
         self.candidates.iter().find(|c| c.model.as_str() == model)
+    }
+
+    /// What the set is expected to cost.
+    #[must_use]
+    pub fn expected_cost(&self) -> NanoUsd {
+        self.chosen().map(|c| c.cost).sum()
     }
 
     /// The most that the set can cost: what is held.

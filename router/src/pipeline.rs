@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::admit::{AdmitError, Admitted, Gate, admit};
 use crate::clock::{Clock, Draw, Seeds, Timestamp};
-use crate::decide::{DecideError, decide};
+use crate::decide::{DecideError, Means, decide};
 use crate::decision::Decision;
 use crate::encode::{Encoded, Encoder, encode};
 use crate::execute::{DEADLINE_MARGIN, Execution, Listener};
@@ -19,6 +19,7 @@ use crate::merge::{MergeError, MergeRules, merge};
 use crate::model::{Pool, PoolSource};
 use crate::money::NanoUsd;
 use crate::outcome::Outcome;
+use crate::pacing::{Offer, Pacer};
 use crate::policy::PolicySource;
 use crate::progress::{Event, Progress};
 use crate::request::RouteRequest;
@@ -39,6 +40,8 @@ pub struct Ports {
     pub policies: Arc<dyn PolicySource>,
     /// The money.
     pub ledger: Arc<dyn Ledger>,
+    /// The price of money.
+    pub pacer: Arc<dyn Pacer>,
     /// The traces.
     pub traces: Arc<dyn TraceSink>,
 }
@@ -201,7 +204,9 @@ impl Router {
             hold,
             content: self.settings.store_content.then(|| Arc::clone(&request.prompt)),
         };
-        let books = Books { ledger: Arc::clone(&self.ports.ledger), clock: Arc::clone(&self.ports.clock) };
+        self.tell_pacer(&draft.decision);
+        let Ports { ledger, pacer, clock, .. } = &self.ports;
+        let books = Books { ledger: Arc::clone(ledger), pacer: Arc::clone(pacer), clock: Arc::clone(clock) };
         Ok(Held { guard: Unsettled::new(books, draft, request, place), pool, deadline, draw })
     }
 
@@ -211,11 +216,13 @@ impl Router {
         toll: &mut Toll,
         metering: Metering,
     ) -> Result<(Decision, Option<Hold>), RouteError> {
-        let Ports { clock, ledger, .. } = &self.ports;
+        let Ports { clock, ledger, pacer, .. } = &self.ports;
+        let now = clock.now();
+        let means = Means { left: None, pace: pacer.pace(now) };
         if metering == Metering::Caller {
-            return Ok((decide(encoded, &mut toll.draw, &self.settings, None)?, None));
+            return Ok((decide(encoded, &mut toll.draw, &self.settings, means)?, None));
         }
-        match decide(encoded, &mut toll.draw, &self.settings, ledger.left(clock.now())) {
+        match decide(encoded, &mut toll.draw, &self.settings, Means { left: ledger.left(now), ..means }) {
             Ok(decision) => {
                 let hold = self.hold(encoded, decision.worst_case(), toll).await?;
                 Ok((decision, Some(hold)))
@@ -224,12 +231,20 @@ impl Router {
             // call after all, because another request was settled meanwhile, that is what is decided on.
             Err(DecideError::Budget { cheapest, .. }) => {
                 let hold = self.hold(encoded, cheapest, toll).await?;
-                let decided = decide(encoded, &mut toll.draw, &self.settings, Some(cheapest));
+                let means = Means { left: Some(cheapest), ..means };
+                let decided = decide(encoded, &mut toll.draw, &self.settings, means);
                 let decision = decided.inspect_err(|_| ledger.settle(&hold, Bill::default()))?;
                 Ok((decision, Some(hold)))
             }
             Err(error @ (DecideError::NoModel { .. } | DecideError::RequestCap { .. })) => Err(error.into()),
         }
+    }
+
+    /// Tells the pacer what was on offer, at the price that money has without it.
+    fn tell_pacer(&self, decision: &Decision) {
+        let able = decision.candidates.iter().filter(|c| c.is_on_offer());
+        let offers: Vec<Offer> = able.map(|c| Offer { quality: c.quality, cost_usd: c.cost.usd() }).collect();
+        self.ports.pacer.offered(&offers, decision.objective.cost_weight_per_usd - decision.pace_weight_per_usd);
     }
 
     async fn hold(&self, encoded: &Encoded, amount: NanoUsd, toll: &mut Toll) -> Result<Hold, HoldError> {

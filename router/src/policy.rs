@@ -43,6 +43,8 @@ pub struct Contender {
     pub name: ModelName,
     /// What a call is expected to cost and take.
     pub forecast: Forecast,
+    /// Whether pacing has nothing put by for it: it is scored and must not be picked.
+    pub barred: bool,
 }
 
 /// What a policy is asked.

@@ -47,7 +47,7 @@ impl Policy for RulesPolicy {
     fn score(&self, ask: &Ask<'_>) -> Scored {
         let rule = self.rules.get(ask.task);
         let names = rule.unwrap_or(&self.default);
-        let place = |name: &ModelName| ask.contenders.iter().position(|c| c.name == *name);
+        let place = |name: &ModelName| ask.contenders.iter().position(|c| c.name == *name && !c.barred);
         let mut order: Vec<usize> = Vec::with_capacity(names.len());
         for at in names.iter().filter_map(place) {
             if !order.contains(&at) {
@@ -55,7 +55,8 @@ impl Policy for RulesPolicy {
             }
         }
         let note = if order.is_empty() {
-            let cheapest = ask.contenders.iter().enumerate().min_by_key(|(_, c)| c.forecast.cost);
+            let able = ask.contenders.iter().enumerate().filter(|(_, c)| !c.barred);
+            let cheapest = able.min_by_key(|(_, c)| c.forecast.cost);
             order.extend(cheapest.map(|(at, _)| at));
             Cow::Borrowed("no model of the rule can be called, the cheapest other one serves")
         } else if rule.is_some() {
@@ -102,6 +103,7 @@ mod tests {
             .map(|(name, cost)| Contender {
                 name: ModelName::new(name),
                 forecast: Forecast { cost: NanoUsd::new(*cost), latency_p95: None },
+                barred: false,
             })
             .collect();
         let ask = Ask {

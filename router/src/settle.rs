@@ -14,6 +14,7 @@ use crate::decision::Decision;
 use crate::features::Features;
 use crate::hold::{Bill, Hold, Ledger};
 use crate::outcome::{Attempt, AttemptLog, Billing, Outcome};
+use crate::pacing::Pacer;
 use crate::request::{AnswerKind, Prompt, Request};
 use crate::trace::{Trace, TracePlace, TraceStatus};
 
@@ -89,6 +90,8 @@ struct End {
 pub struct Books {
     /// The money.
     pub ledger: Arc<dyn Ledger>,
+    /// The price of money.
+    pub pacer: Arc<dyn Pacer>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -140,11 +143,16 @@ impl Unsettled {
 
     fn end(&self, outcomes: Vec<Outcome>, answer: Option<Answer>, status: TraceStatus) -> Arc<Trace> {
         let end = End { attempts: self.log.take(), outcomes, answer, status };
-        let trace = self.draft.finish(&self.request, end, self.books.clock.now());
-        // A decision whose caller makes the calls keeps its hold until it is reported.
-        if let (Some(hold), false) = (&trace.hold, matches!(status, TraceStatus::Decided)) {
+        let now = self.books.clock.now();
+        let trace = self.draft.finish(&self.request, end, now);
+        // A decision whose caller makes the calls keeps its hold until it is reported; what it is expected
+        // to cost counts for the pace.
+        let decided = matches!(status, TraceStatus::Decided);
+        if let (Some(hold), false) = (&trace.hold, decided) {
             self.books.ledger.settle(hold, trace.bill);
         }
+        let spent = if decided { trace.decision.expected_cost() } else { trace.bill.spent() };
+        self.books.pacer.spent(spent, now);
         Arc::new(trace)
     }
 }

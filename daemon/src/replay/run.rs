@@ -14,6 +14,7 @@ use pointsman_router::features::Features;
 use pointsman_router::ids::ModelName;
 use pointsman_router::model::{Availability, Model, ModelCard, Pool};
 use pointsman_router::money::NanoUsd;
+use pointsman_router::pacing::Unpaced;
 use pointsman_router::pipeline::{Ports, Router};
 use pointsman_router::progress::Unwatched;
 use pointsman_router::request::{KindName, RouteRequest};
@@ -97,6 +98,7 @@ impl Desk {
             pools: Arc::new(OnePool(Arc::clone(&self.pool))),
             policies: Arc::clone(&latest) as _,
             ledger: Arc::new(NoBudget),
+            pacer: Arc::new(Unpaced),
             traces: Arc::new(NoTraces),
         };
         let router = Router::new(self.settings.clone(), ports);

@@ -288,6 +288,7 @@ fn words(why: Ineligible) -> &'static str {
         Ineligible::TooSlow => "too slow for the deadline",
         Ineligible::TooLong => "the request does not fit its context",
         Ineligible::NotCovered => "no recorded row of it for this request",
+        Ineligible::Paced => "dearer than what pacing has put by",
     }
 }
 

@@ -8,6 +8,7 @@ use pointsman_router::clock::{Clock, Seeds};
 use pointsman_router::encode::Encoder;
 use pointsman_router::hold::Ledger;
 use pointsman_router::model::PoolSource;
+use pointsman_router::pacing::Unpaced;
 use pointsman_router::pipeline::{Ports, Router};
 use pointsman_router::policy::{PolicyKind, PolicySource};
 use pointsman_router::rules::RulesPolicy;
@@ -107,6 +108,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         pools: Arc::clone(&registry) as Arc<dyn PoolSource>,
         policies: learning.policies() as Arc<dyn PolicySource>,
         ledger: Arc::clone(&budget) as Arc<dyn Ledger>,
+        pacer: Arc::new(Unpaced),
         traces: Arc::new(traces.clone()) as Arc<dyn TraceSink>,
     };
     let pools = Arc::clone(&ports.pools);

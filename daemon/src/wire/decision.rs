@@ -30,6 +30,7 @@ pub fn to_wire(decision: &Decision) -> v1::Decision {
         chosen_order: decision.set.iter().filter_map(|at| u32::try_from(*at).ok()).collect(),
         cost_weight_per_dollar: decision.objective.cost_weight_per_usd,
         quality_threshold: decision.quality_threshold,
+        pace_weight_per_dollar: decision.pace_weight_per_usd,
     }
 }
 
@@ -54,6 +55,7 @@ pub fn from_wire(decision: v1::Decision) -> Result<Decision, WireError> {
         policy_kind,
         task: Task { name: decision.task_type.into(), inferred: decision.task_type_inferred },
         objective: Objective { cost_weight_per_usd: decision.cost_weight_per_dollar },
+        pace_weight_per_usd: decision.pace_weight_per_dollar,
         candidates,
         set,
         set_propensity: decision.set_propensity,
@@ -109,6 +111,7 @@ fn reason_to_wire(reason: Ineligible) -> v1::IneligibleReason {
         Ineligible::TooSlow => v1::IneligibleReason::TooSlow,
         Ineligible::TooLong => v1::IneligibleReason::TooLong,
         Ineligible::NotCovered => v1::IneligibleReason::NotCovered,
+        Ineligible::Paced => v1::IneligibleReason::Paced,
     }
 }
 
@@ -126,6 +129,7 @@ fn reason_from_wire(value: i32) -> Result<Option<Ineligible>, WireError> {
         v1::IneligibleReason::TooSlow => Some(Ineligible::TooSlow),
         v1::IneligibleReason::TooLong => Some(Ineligible::TooLong),
         v1::IneligibleReason::NotCovered => Some(Ineligible::NotCovered),
+        v1::IneligibleReason::Paced => Some(Ineligible::Paced),
     })
 }
 

@@ -295,7 +295,8 @@ fn topic_world(context: bool) -> f64 {
     let mut online = online();
     let names: Vec<ModelName> = (0..4).map(|i| ModelName::from(format!("m{i}"))).collect();
     let forecast = Forecast { cost: NanoUsd::ZERO, latency_p95: None };
-    let contenders: Vec<Contender> = names.iter().map(|name| Contender { name: name.clone(), forecast }).collect();
+    let contenders: Vec<Contender> =
+        names.iter().map(|name| Contender { name: name.clone(), forecast, barred: false }).collect();
     let mut expected = 0.0;
     for round in 0..ROUNDS {
         let topic = (draw.next_u64() % 4) as usize;

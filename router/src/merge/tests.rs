@@ -33,6 +33,7 @@ fn decision(said: &[Said<'_>]) -> Decision {
         policy_kind: PolicyKind::Rules,
         task: Task { name: "test".into(), inferred: false },
         objective: Objective { cost_weight_per_usd: 0.0 },
+        pace_weight_per_usd: 0.0,
         candidates: said.iter().map(candidate).collect(),
         set: (0..said.len()).collect(),
         set_propensity: 1.0,

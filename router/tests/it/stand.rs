@@ -15,6 +15,7 @@ use pointsman_router::hold::{Bill, Hold, HoldError, Ledger, NoMoney};
 use pointsman_router::ids::{AttemptId, DecisionId, ModelName, PolicyVersion};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, PoolSource, Pricing};
 use pointsman_router::money::NanoUsd;
+use pointsman_router::pacing::Unpaced;
 use pointsman_router::pipeline::{Metering, Ports, RouteError, Router};
 use pointsman_router::policy::{Ask, Completion, Estimate, Policy, PolicyKind, PolicySource, Scored, Snapshot};
 use pointsman_router::progress::Unwatched;
@@ -401,6 +402,7 @@ impl Setup {
             pools: Arc::new(Pools(Arc::clone(&pool))),
             policies: Arc::new(OnePolicy(Arc::new(snapshot))),
             ledger: Arc::clone(&ledger) as Arc<dyn Ledger>,
+            pacer: Arc::new(Unpaced),
             traces: Arc::clone(&traces) as Arc<dyn TraceSink>,
         };
         Stand { router: Router::new(self.settings, ports), scripts, policy, ledger, traces }

@@ -67,6 +67,7 @@ fn decision(n: u32, at: Timestamp, draw: &mut Draw) -> Decision {
         policy_kind: PolicyKind::Bandit,
         task: Task { name: if n.is_multiple_of(3) { "math" } else { "law" }.into(), inferred: false },
         objective: Objective { cost_weight_per_usd: 20.0 },
+        pace_weight_per_usd: 0.5,
         candidates: vec![
             candidate("large", None, 0.75),
             candidate("off", Some(Ineligible::Disabled), 0.0),

@@ -83,6 +83,7 @@ fn decision(id: DecisionId, at: Timestamp) -> Decision {
         policy_kind: PolicyKind::Bandit,
         task: Task { name: "simple_query".into(), inferred: true },
         objective: Objective { cost_weight_per_usd: 20.0 },
+        pace_weight_per_usd: 0.5,
         candidates: vec![
             candidate("large", None, 1.0),
             candidate("off", Some(Ineligible::TooDear), 0.0),

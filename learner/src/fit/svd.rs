@@ -1,0 +1,327 @@
+//! The right singular vectors of a tall sparse matrix, by randomised subspace iteration.
+//!
+//! Halko, Martinsson & Tropp 2011, algorithm 4.4, on XᵀX: begin with a random block Q of a few more
+//! columns than are wanted, then repeat Q ← orth(Xᵀ(XQ)); at the end the small matrix (XQ)ᵀ(XQ) is
+//! diagonalised and turns Q into the vectors by falling singular value. Nothing of the height of X is
+//! kept: one pass over the rows adds xᵀ(xQ) for each.
+//!
+//! Rows are dealt to a fixed number of parts, which may run on as many threads, and the parts are
+//! added up in their order; so the bits depend on the rows and the seed and not on the machine. The
+//! sign of a vector is that of its largest entry.
+
+#![expect(clippy::indexing_slicing, reason = "rows times columns of blocks made here")]
+
+use ndarray::{Array1, Array2};
+use pointsman_router::clock::Draw;
+
+/// A sparse row: columns and values.
+pub type SparseRow = Vec<(u32, f32)>;
+
+/// Columns beyond those that are wanted.
+const SPARE: usize = 8;
+/// Parts that rows are dealt to, each with a block of its own.
+const PARTS: usize = 2;
+
+/// The leading right singular vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RightVectors {
+    /// One column a vector, as many rows as X has columns.
+    pub vectors: Array2<f32>,
+    /// Their singular values, falling.
+    pub singular: Array1<f64>,
+}
+
+/// The `wanted` leading right singular vectors of the matrix whose rows `row(0..height)` makes; `passes`
+/// passes over all rows (4 is plenty for features of text). Fewer vectors come back where the matrix
+/// has a lower rank.
+#[must_use]
+pub fn right_vectors(
+    (height, width): (usize, usize),
+    row: &(impl Fn(usize, &mut SparseRow) + Sync),
+    wanted: usize,
+    (passes, seed): (usize, u64),
+) -> RightVectors {
+    let columns = (wanted + SPARE).min(width);
+    let mut block = random(width, columns, seed);
+    orthonormalise(&mut block, columns);
+    let mut gram = Array2::zeros((columns, columns));
+    for pass in 0..passes.max(1) {
+        let (mapped, crossed) = times(height, row, &block, columns);
+        gram = crossed;
+        if pass + 1 < passes.max(1) {
+            block = mapped;
+            orthonormalise(&mut block, columns);
+        }
+    }
+    rotate(&block, &gram, columns, wanted)
+}
+
+/// Gaussian enough: the sum of four uniform numbers.
+fn random(width: usize, columns: usize, seed: u64) -> Vec<f32> {
+    let mut draw = Draw::from_seed(seed);
+    (0..width * columns)
+        .map(|_| {
+            let bits = draw.next_u64();
+            let quarter = |shift: u32| f32::from(u16::try_from((bits >> shift) & 0xffff).unwrap_or(0));
+            (quarter(0) + quarter(16) + quarter(32) + quarter(48)) / 65_536.0 - 2.0
+        })
+        .collect()
+}
+
+/// Xᵀ(XQ), and (XQ)ᵀ(XQ).
+fn times(
+    height: usize,
+    row: &(impl Fn(usize, &mut SparseRow) + Sync),
+    block: &[f32],
+    columns: usize,
+) -> (Vec<f32>, Array2<f64>) {
+    let part = |first: usize| part_of(first, height, row, block, columns);
+    let mut parts = std::thread::scope(|scope| {
+        let running: Vec<_> = (1..PARTS).map(|first| scope.spawn(move || part(first))).collect();
+        let mut done = vec![part(0)];
+        // A thread that panicked has nothing to add; its panic is passed on.
+        for thread in running {
+            match thread.join() {
+                Ok(part) => done.push(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    })
+    .into_iter();
+    let (mut mapped, mut gram) = parts.next().unwrap_or_default();
+    for (more, crossed) in parts {
+        mapped.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
+        gram.iter_mut().zip(crossed).for_each(|(sum, x)| *sum += x);
+    }
+    let gram = Array2::from_shape_fn((columns, columns), |(i, j)| gram[i.max(j) * columns + i.min(j)]);
+    (mapped, gram)
+}
+
+fn part_of(
+    first: usize,
+    height: usize,
+    row: &impl Fn(usize, &mut SparseRow),
+    block: &[f32],
+    columns: usize,
+) -> (Vec<f32>, Vec<f64>) {
+    let (mut mapped, mut gram) = (vec![0.0_f32; block.len()], vec![0.0_f64; columns * columns]);
+    let (mut entries, mut image) = (SparseRow::new(), vec![0.0_f32; columns]);
+    for at in (first..height).step_by(PARTS) {
+        row(at, &mut entries);
+        image.fill(0.0);
+        for (column, value) in &entries {
+            let from = *column as usize * columns;
+            for (sum, cell) in image.iter_mut().zip(&block[from..from + columns]) {
+                *sum += value * cell;
+            }
+        }
+        for (column, value) in &entries {
+            let from = *column as usize * columns;
+            for (sum, cell) in mapped[from..from + columns].iter_mut().zip(&image) {
+                *sum += value * cell;
+            }
+        }
+        for (i, x) in image.iter().enumerate() {
+            for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(&image) {
+                *sum += f64::from(*x) * f64::from(*y);
+            }
+        }
+    }
+    (mapped, gram)
+}
+
+/// Columns shorter than this, relative to the longest, are noise and become zero.
+const RANK_TOLERANCE: f64 = 1e-5;
+
+/// Makes the columns orthonormal by the Gram matrix twice (Cholesky QR, repeated for accuracy).
+fn orthonormalise(block: &mut [f32], columns: usize) {
+    for _ in 0..2 {
+        let mut gram = vec![0.0_f64; columns * columns];
+        for row in block.chunks_exact(columns) {
+            for (i, x) in row.iter().enumerate() {
+                for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(row) {
+                    *sum += f64::from(*x) * f64::from(*y);
+                }
+            }
+        }
+        let inverse = inverse_factor(&gram, columns);
+        let mut row_new = vec![0.0_f64; columns];
+        for row in block.chunks_exact_mut(columns) {
+            for (i, new) in row_new.iter_mut().enumerate() {
+                *new = row[..=i].iter().zip(&inverse[i * columns..]).map(|(x, l)| f64::from(*x) * l).sum();
+            }
+            row.iter_mut().zip(&row_new).for_each(|(to, new)| *to = narrow(*new));
+        }
+    }
+}
+
+/// The inverse of the Cholesky factor of a Gram matrix (lower triangles); a column that depends on
+/// those before it gets a row of zeros, so it vanishes.
+fn inverse_factor(gram: &[f64], n: usize) -> Vec<f64> {
+    let largest = (0..n).map(|i| gram[i * n + i]).fold(0.0, f64::max);
+    let mut factor = vec![0.0_f64; n * n];
+    for i in 0..n {
+        for j in 0..=i {
+            let dot: f64 = (0..j).map(|k| factor[i * n + k] * factor[j * n + k]).sum();
+            let rest = gram[i * n + j] - dot;
+            factor[i * n + j] = if i == j {
+                if rest > RANK_TOLERANCE * RANK_TOLERANCE * largest { rest.sqrt() } else { 0.0 }
+            } else if factor[j * n + j] > 0.0 {
+                rest / factor[j * n + j]
+            } else {
+                0.0
+            };
+        }
+    }
+    let mut inverse = vec![0.0_f64; n * n];
+    for i in (0..n).filter(|i| factor[i * n + i] > 0.0) {
+        let pivot = factor[i * n + i];
+        for j in 0..i {
+            let dot: f64 = (j..i).map(|k| factor[i * n + k] * inverse[k * n + j]).sum();
+            inverse[i * n + j] = -dot / pivot;
+        }
+        inverse[i * n + i] = 1.0 / pivot;
+    }
+    inverse
+}
+
+/// Turns the block into singular vectors by the eigenvectors of the small matrix.
+fn rotate(block: &[f32], gram: &Array2<f64>, columns: usize, wanted: usize) -> RightVectors {
+    let (values, turns) = eigen(gram.clone());
+    let largest = values.first().copied().unwrap_or(0.0);
+    let kept = values.iter().take(wanted).take_while(|v| **v > RANK_TOLERANCE * largest && **v > 0.0).count();
+    let width = block.len() / columns.max(1);
+    let mut vectors = Array2::zeros((width, kept));
+    for (row, mut to) in block.chunks_exact(columns).zip(vectors.rows_mut()) {
+        for (k, cell) in to.iter_mut().enumerate() {
+            *cell = narrow(row.iter().enumerate().map(|(i, x)| f64::from(*x) * turns[[i, k]]).sum());
+        }
+    }
+    for mut column in vectors.columns_mut() {
+        let largest = column.iter().copied().fold(0.0_f32, |a, x| if x.abs() > a.abs() { x } else { a });
+        if largest < 0.0 {
+            column.mapv_inplace(|x| -x);
+        }
+    }
+    RightVectors { vectors, singular: values.iter().take(kept).map(|v| v.sqrt()).collect() }
+}
+
+/// Sweeps after which a small symmetric matrix is diagonal to the last bit that counts.
+const SWEEPS_MAX: usize = 30;
+
+/// Eigenvalues, falling, and eigenvectors as columns of a symmetric matrix, by cyclic Jacobi rotations.
+#[must_use]
+pub fn eigen(mut a: Array2<f64>) -> (Vec<f64>, Array2<f64>) {
+    let n = a.nrows();
+    let mut v = Array2::eye(n);
+    for _ in 0..SWEEPS_MAX {
+        let off: f64 = (0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|ij| a[ij] * a[ij]).sum();
+        let diagonal: f64 = a.diag().iter().map(|x| x * x).sum();
+        if off <= 1e-26 * diagonal {
+            break;
+        }
+        for p in 0..n {
+            for q in p + 1..n {
+                turn(&mut a, &mut v, p, q);
+            }
+        }
+    }
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|i, j| a[[*j, *j]].total_cmp(&a[[*i, *i]]).then(i.cmp(j)));
+    let vectors = Array2::from_shape_fn((n, n), |(i, k)| v[[i, order[k]]]);
+    (order.iter().map(|i| a[[*i, *i]]).collect(), vectors)
+}
+
+/// One rotation that makes entry (p, q) vanish.
+fn turn(a: &mut Array2<f64>, v: &mut Array2<f64>, p: usize, q: usize) {
+    if a[[p, q]] == 0.0 {
+        return;
+    }
+    let theta = (a[[q, q]] - a[[p, p]]) / (2.0 * a[[p, q]]);
+    let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
+    let c = 1.0 / (t * t + 1.0).sqrt();
+    let s = t * c;
+    let n = a.nrows();
+    for k in 0..n {
+        let (x, y) = (a[[k, p]], a[[k, q]]);
+        (a[[k, p]], a[[k, q]]) = (c * x - s * y, s * x + c * y);
+    }
+    for k in 0..n {
+        let (x, y) = (a[[p, k]], a[[q, k]]);
+        (a[[p, k]], a[[q, k]]) = (c * x - s * y, s * x + c * y);
+        let (x, y) = (v[[k, p]], v[[k, q]]);
+        (v[[k, p]], v[[k, q]]) = (c * x - s * y, s * x + c * y);
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
+fn narrow(x: f64) -> f32 {
+    x as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A matrix of known singular values: Σ σ_k u_k v_kᵀ with cosine vectors, which are orthonormal.
+    fn known(height: usize, width: usize, singular: &[f64]) -> Array2<f64> {
+        let cosine = |n: usize, k: usize, i: usize| {
+            let angle = std::f64::consts::PI * (i as f64 + 0.5) * (k + 1) as f64 / n as f64;
+            (2.0 / n as f64).sqrt() * angle.cos()
+        };
+        Array2::from_shape_fn((height, width), |(i, j)| {
+            singular.iter().enumerate().map(|(k, s)| s * cosine(height, k, i) * cosine(width, k, j)).sum()
+        })
+    }
+
+    fn fit(matrix: &Array2<f64>, wanted: usize, seed: u64) -> RightVectors {
+        let row = |at: usize, row: &mut SparseRow| {
+            row.clear();
+            row.extend((0_u32..).zip(matrix.row(at)).map(|(j, x)| (j, narrow(*x))));
+        };
+        right_vectors(matrix.dim(), &row, wanted, (5, seed))
+    }
+
+    #[test]
+    fn known_vectors_are_found() {
+        let singular = [9.0, 5.0, 3.0, 1.0, 0.2];
+        let matrix = known(60, 40, &singular);
+        let found = fit(&matrix, 3, 1);
+        for (k, wanted) in singular.iter().take(3).enumerate() {
+            assert!((found.singular[k] - wanted).abs() < 1e-3, "{:?}", found.singular);
+            let along: f64 = (0..40)
+                .map(|j| {
+                    let angle = std::f64::consts::PI * (j as f64 + 0.5) * (k + 1) as f64 / 40.0;
+                    (2.0 / 40.0_f64).sqrt() * angle.cos() * f64::from(found.vectors[[j, k]])
+                })
+                .sum();
+            assert!((along.abs() - 1.0).abs() < 1e-4, "vector {k}: {along}");
+        }
+    }
+
+    #[test]
+    fn a_low_rank_gives_fewer_vectors() {
+        assert_eq!(fit(&known(50, 30, &[4.0, 2.0]), 6, 2).vectors.dim(), (30, 2));
+        assert_eq!(fit(&Array2::zeros((5, 4)), 3, 2).vectors.dim(), (4, 0));
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_bits() {
+        let matrix = known(64, 40, &[3.0, 2.0, 1.5, 1.2, 1.0]);
+        assert_eq!(fit(&matrix, 3, 7), fit(&matrix, 3, 7));
+        let (one, other) = (fit(&matrix, 3, 7), fit(&matrix, 3, 8));
+        let apart = (&one.vectors - &other.vectors).mapv(f32::abs).into_iter().fold(0.0, f32::max);
+        assert!(apart < 1e-3, "the seed hardly matters: {apart}");
+    }
+
+    #[test]
+    fn eigenvectors_diagonalise() {
+        let base = known(12, 12, &[3.0, -1.0, 0.5, 0.1]);
+        let symmetric = &base + &base.t();
+        let (values, vectors) = eigen(symmetric.clone());
+        let back = vectors.dot(&Array2::from_diag(&Array1::from(values.clone()))).dot(&vectors.t());
+        assert!((back - symmetric).mapv(f64::abs).into_iter().all(|x| x < 1e-10));
+        assert!(values.windows(2).all(|w| w[0] >= w[1]));
+    }
+}

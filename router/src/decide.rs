@@ -415,6 +415,7 @@ fn why(policy: &dyn Policy, scored: &Scored, chosen: &Chosen, eligible: usize) -
     let first = chosen.set.first().and_then(|i| scored.estimates.get(*i));
     let how = match policy.kind() {
         PolicyKind::Rules => "first of its rule",
+        PolicyKind::Classifier => "best by predicted utility",
         PolicyKind::Bandit => "drawn by its chance of being best",
         PolicyKind::Reference => "as the reference says",
     };

@@ -5,6 +5,8 @@
 //! request to the bit. What a policy makes of the counts (logarithm, norm, projection) is its own.
 //! [`crate::encode`] makes them; this module must never hold text.
 
+use serde::{Deserialize, Serialize};
+
 /// Buckets that words and characters are hashed into.
 pub const TEXT_BUCKETS: usize = 1 << 16;
 /// The first bucket of character n-grams; those of words are all below. Kept apart because a text has
@@ -18,7 +20,7 @@ pub const SKETCH_DIMS: usize = 256;
 pub const SURFACE_DIMS: usize = 8;
 
 /// The hash of everything that decides what a feature means; artifacts of another hash are refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SchemaHash(pub u64);
 
 /// One bucket of hashed text.

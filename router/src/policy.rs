@@ -98,6 +98,8 @@ pub struct Scored {
 pub enum PolicyKind {
     /// Task type to models, from the configuration.
     Rules,
+    /// Fitted offline; learns nothing more.
+    Classifier,
     /// Learns online from feedback.
     Bandit,
     /// A yardstick of replays; never serves.
@@ -110,6 +112,7 @@ impl PolicyKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rules => "rules",
+            Self::Classifier => "classifier",
             Self::Bandit => "bandit",
             Self::Reference => "reference",
         }

@@ -4,7 +4,8 @@
 //! requests) and part of a policy's artifact. A count c of bucket b becomes
 //! sign(c)·ln(1 + |c|)·idf(b); words and characters are scaled to half of length one each (in
 //! squares), tags to length one together, a sketch has it already; the sum of the buckets' rows is
-//! the projection. The surface statistics go beside it, standardised.
+//! the projection, less a constant. The surface statistics go beside it, standardised. Rows may have
+//! further cells, for supervised directions: linear scores over all buckets cost nothing extra to read.
 //!
 //! Rows are kept as the upper halves of their f32 (bfloat16): a text touches 1,500 of them, so what
 //! counts is how many bytes they are. Every entry carries an error of at most 2⁻⁸ of itself, which
@@ -20,6 +21,8 @@
 
 use std::sync::LazyLock;
 
+use serde::{Deserialize, Serialize};
+
 use crate::features::{
     FIRST_CHAR_BUCKET, Features, SKETCH_DIMS, SURFACE_DIMS, SchemaHash, TAG_BUCKETS, TEXT_BUCKETS, TextCount,
 };
@@ -32,7 +35,7 @@ pub const PROJECTED_DIMS_MAX: usize = 64;
 pub const PLAIN_DIMS: usize = 1 + SURFACE_DIMS;
 
 /// Mean and spread of a surface statistic over the rows that were fitted on.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The mean.
     pub mean: f32,
@@ -41,42 +44,68 @@ pub struct Spread {
 }
 
 /// A fitted encoder.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Projection {
     schema: SchemaHash,
     dims: usize,
+    directions: usize,
     surface: [Spread; SURFACE_DIMS],
+    /// Subtracted from each output, `dims` and then `directions` of them.
+    shift: Vec<f32>,
     /// One weight a row; zero: the row is left out, of the length too.
     idf: Vec<f32>,
-    /// [`PROJECTION_ROWS`] rows of `dims` upper halves of f32.
+    /// [`PROJECTION_ROWS`] rows of `dims` and `directions` upper halves of f32.
     rows: Vec<u16>,
+}
+
+/// The numbers that a [`Projection`] is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbers {
+    /// Mean and spread of the surface statistics.
+    pub surface: [Spread; SURFACE_DIMS],
+    /// Subtracted from each output.
+    pub shift: Vec<f32>,
+    /// One weight a row.
+    pub idf: Vec<f32>,
+    /// [`PROJECTION_ROWS`] rows of one cell an output, each made by [`narrowed`].
+    pub rows: Vec<u16>,
 }
 
 /// Why numbers are no projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a projection to {dims} dimensions needs {PROJECTION_ROWS} weights and as many rows, at most {PROJECTED_DIMS_MAX} wide"
+    "{outputs} outputs need as many shifts, {PROJECTION_ROWS} weights and as many rows; at most {PROJECTED_DIMS_MAX} of them are dimensions"
 )]
 pub struct ProjectionShape {
-    /// The dimensions that were asked for.
-    pub dims: usize,
+    /// The outputs that were asked for.
+    pub outputs: usize,
 }
 
 impl Projection {
-    /// The map of these numbers.
+    /// The map of these numbers to so many dimensions and, beside them, supervised directions.
     ///
     /// # Errors
     /// [`ProjectionShape`] when their lengths do not fit each other.
     pub fn new(
         schema: SchemaHash,
-        dims: usize,
-        surface: [Spread; SURFACE_DIMS],
-        (idf, rows): (Vec<f32>, Vec<u16>),
+        (dims, directions): (usize, usize),
+        Numbers { surface, shift, idf, rows }: Numbers,
     ) -> Result<Self, ProjectionShape> {
-        if dims > PROJECTED_DIMS_MAX || idf.len() != PROJECTION_ROWS || rows.len() != PROJECTION_ROWS * dims {
-            return Err(ProjectionShape { dims });
-        }
-        Ok(Self { schema, dims, surface, idf, rows })
+        let made = Self { schema, dims, directions, surface, shift, idf, rows };
+        made.is_sound().then_some(made).ok_or(ProjectionShape { outputs: dims.saturating_add(directions) })
+    }
+
+    /// Whether all lengths fit each other and every number is one; to be asked of what was read from bytes.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let outputs = self.dims.saturating_add(self.directions);
+        let plain = self.surface.iter().flat_map(|s| [s.mean, s.inverse_sd]);
+        self.dims <= PROJECTED_DIMS_MAX
+            && self.shift.len() == outputs
+            && self.idf.len() == PROJECTION_ROWS
+            && PROJECTION_ROWS.checked_mul(outputs) == Some(self.rows.len())
+            && plain.chain(self.shift.iter().copied()).chain(self.idf.iter().copied()).all(f32::is_finite)
+            && self.rows.iter().all(|cell| widened(*cell).is_finite())
     }
 
     /// What the features mean that this projects.
@@ -85,60 +114,61 @@ impl Projection {
         self.schema
     }
 
-    /// Projected dimensions.
-    #[must_use]
-    pub fn dims(&self) -> usize {
-        self.dims
-    }
-
     /// All dense inputs: the constant, the surface statistics, the projected dimensions.
     #[must_use]
     pub fn width(&self) -> usize {
         PLAIN_DIMS + self.dims
     }
 
-    /// The numbers of which it is made: surface spreads, weights, rows.
+    /// Supervised directions.
     #[must_use]
-    pub fn parts(&self) -> (&[Spread; SURFACE_DIMS], &[f32], &[u16]) {
-        (&self.surface, &self.idf, &self.rows)
+    pub fn directions(&self) -> usize {
+        self.directions
     }
 
-    /// Writes the dense inputs of a request: one, the standardised surface statistics, the projection.
-    /// `inputs` has [`Projection::width`] places; with fewer, the last ones are left out.
-    pub fn project(&self, features: &Features, inputs: &mut [f32]) {
-        let mut all = [0.0; PLAIN_DIMS + PROJECTED_DIMS_MAX];
-        all[0] = 1.0;
-        for ((to, value), spread) in all[1..].iter_mut().zip(features.surface).zip(self.surface) {
-            *to = ((value - spread.mean) * spread.inverse_sd).clamp(-SPREADS_MAX, SPREADS_MAX);
-        }
-        let mut projected = [0.0; PROJECTED_DIMS_MAX];
+    /// The weights of the rows.
+    #[must_use]
+    pub fn idf(&self) -> &[f32] {
+        &self.idf
+    }
+
+    /// Makes the dense inputs of a request (one, the standardised surface statistics, the projected
+    /// dimensions: [`Projection::width`] of them), and behind them the supervised directions.
+    #[must_use]
+    pub fn project(&self, features: &Features) -> Vec<f32> {
+        let outputs = self.dims + self.directions;
+        let mut all = Vec::with_capacity(PLAIN_DIMS + outputs);
+        all.push(1.0);
+        all.extend(
+            features.surface.iter().zip(&self.surface).map(|(value, spread)| {
+                ((value - spread.mean) * spread.inverse_sd).clamp(-SPREADS_MAX, SPREADS_MAX)
+            }),
+        );
+        all.extend(self.shift.iter().map(|shift| -shift));
+        let sums = &mut all[PLAIN_DIMS..];
         weigh(features, &self.idf, |part, scale| {
-            let mut sum = [0.0; PROJECTED_DIMS_MAX];
             for (row, value) in part {
-                self.add_row(&mut sum, *row, *value);
-            }
-            for (to, sum) in projected.iter_mut().zip(sum) {
-                *to += scale * sum;
+                let at = *row as usize * outputs;
+                add_scaled(sums, &self.rows[at..at + outputs], scale * value);
             }
         });
-        all[PLAIN_DIMS..].copy_from_slice(&projected);
-        for (to, value) in inputs.iter_mut().zip(all) {
-            *to = value;
+        all
+    }
+}
+
+/// Cells that are added at once.
+const LANES: usize = 8;
+
+#[inline]
+fn add_scaled(sums: &mut [f32], cells: &[u16], value: f32) {
+    let (mut to, mut from) = (sums.chunks_exact_mut(LANES), cells.chunks_exact(LANES));
+    for (sums, cells) in to.by_ref().zip(from.by_ref()) {
+        for (sum, cell) in sums.iter_mut().zip(cells) {
+            *sum += value * widened(*cell);
         }
     }
-
-    fn add_row(&self, sum: &mut [f32; PROJECTED_DIMS_MAX], row: u32, value: f32) {
-        let at = row as usize * self.dims;
-        let cells = &self.rows[at..at + self.dims];
-        if let Ok(cells) = <&[u16; PROJECTED_DIMS_MAX]>::try_from(cells) {
-            for (sum, cell) in sum.iter_mut().zip(cells) {
-                *sum += value * widened(*cell);
-            }
-        } else {
-            for (sum, cell) in sum.iter_mut().zip(cells) {
-                *sum += value * widened(*cell);
-            }
-        }
+    for (sum, cell) in to.into_remainder().iter_mut().zip(from.remainder()) {
+        *sum += value * widened(*cell);
     }
 }
 
@@ -238,7 +268,8 @@ mod tests {
 
     /// The definition of the module's head, in f64 and one output at a time.
     fn expected(projection: &Projection, features: &Features, dim: usize) -> f64 {
-        let cell = |row: usize| f64::from(widened(projection.rows[row * projection.dims + dim]));
+        let outputs = projection.dims + projection.directions;
+        let cell = |row: usize| f64::from(widened(projection.rows[row * outputs + dim]));
         let idf = |row: usize| f64::from(projection.idf[row]);
         let value = |c: &TextCount| {
             f64::from(c.count.signum()) * (1.0 + f64::from(c.count).abs()).ln() * idf(usize::from(c.bucket))
@@ -257,18 +288,25 @@ mod tests {
             .enumerate()
             .map(|(i, x)| f64::from(*x) * cell(TEXT_BUCKETS + TAG_BUCKETS + i))
             .sum::<f64>();
-        text(false) + text(true) + tagged + sketched
+        text(false) + text(true) + tagged + sketched - f64::from(projection.shift[dim])
     }
 
-    fn check(dims: usize) {
-        let idf = (0..PROJECTION_ROWS).map(|i| 1.0 + noise(i)).collect();
-        let rows = (0..PROJECTION_ROWS * dims).map(|i| narrowed(noise(i))).collect();
-        let projection = Projection::new(SchemaHash(1), dims, [PLAIN; SURFACE_DIMS], (idf, rows)).unwrap();
-        let mut inputs = vec![0.0; projection.width()];
-        projection.project(&features(), &mut inputs);
+    fn numbers(outputs: usize) -> Numbers {
+        Numbers {
+            surface: [PLAIN; SURFACE_DIMS],
+            shift: (0..outputs).map(|i| noise(i + 3)).collect(),
+            idf: (0..PROJECTION_ROWS).map(|i| 1.0 + noise(i)).collect(),
+            rows: (0..PROJECTION_ROWS * outputs).map(|i| narrowed(noise(i))).collect(),
+        }
+    }
+
+    fn check(dims: usize, directions: usize) {
+        let projection = Projection::new(SchemaHash(1), (dims, directions), numbers(dims + directions)).unwrap();
+        let inputs = projection.project(&features());
+        assert_eq!(inputs.len(), projection.width() + directions);
         assert_eq!(inputs[0].to_bits(), 1.0_f32.to_bits());
         assert_eq!(inputs[1..PLAIN_DIMS], features().surface);
-        for dim in 0..dims {
+        for dim in 0..dims + directions {
             let (got, wanted) = (f64::from(inputs[PLAIN_DIMS + dim]), expected(&projection, &features(), dim));
             assert!((got - wanted).abs() < 1e-5, "{dim}: {got} {wanted}");
         }
@@ -276,37 +314,36 @@ mod tests {
 
     #[test]
     fn it_projects_as_defined() {
-        check(1);
-        check(48);
-        check(64);
+        check(1, 0);
+        check(48, 3);
+        check(64, 12);
     }
 
     #[test]
     fn rows_without_weight_are_left_out_of_the_length() {
-        let mut idf = vec![0.0; PROJECTION_ROWS];
-        idf[700] = 2.0;
-        let rows = vec![narrowed(1.0); PROJECTION_ROWS];
-        let projection = Projection::new(SchemaHash(1), 1, [PLAIN; SURFACE_DIMS], (idf, rows)).unwrap();
-        let mut inputs = [0.0; PLAIN_DIMS + 1];
+        let mut only = numbers(1);
+        only.shift = vec![0.0];
+        only.idf.fill(0.0);
+        only.idf[700] = 2.0;
+        only.rows.fill(narrowed(1.0));
+        let projection = Projection::new(SchemaHash(1), (1, 0), only).unwrap();
         let mut features = features();
         features.sketch.clear();
-        projection.project(&features, &mut inputs);
+        let inputs = projection.project(&features);
         assert!((inputs[PLAIN_DIMS] + 0.5_f32.sqrt()).abs() < 1e-6, "{inputs:?}");
         features.text.clear();
         features.tags.clear();
-        projection.project(&features, &mut inputs);
-        assert!(inputs[PLAIN_DIMS].abs() < 1e-9);
+        assert!(projection.project(&features)[PLAIN_DIMS].abs() < 1e-9);
     }
 
     #[test]
     fn numbers_that_do_not_fit_are_no_projection() {
-        let made = |dims, idf, rows| {
-            Projection::new(SchemaHash(1), dims, [PLAIN; SURFACE_DIMS], (vec![0.0; idf], vec![0; rows])).is_ok()
-        };
-        assert!(made(2, PROJECTION_ROWS, 2 * PROJECTION_ROWS));
-        assert!(!made(2, PROJECTION_ROWS - 1, 2 * PROJECTION_ROWS));
-        assert!(!made(2, PROJECTION_ROWS, PROJECTION_ROWS));
-        assert!(!made(65, PROJECTION_ROWS, 65 * PROJECTION_ROWS));
+        let made = |shape, numbers| Projection::new(SchemaHash(1), shape, numbers).is_ok();
+        assert!(made((2, 0), numbers(2)) && made((1, 1), numbers(2)) && made((64, 30), numbers(94)));
+        assert!(!made((2, 0), numbers(3)) && !made((65, 0), numbers(65)));
+        assert!(!made((2, 0), Numbers { idf: vec![0.0], ..numbers(2) }));
+        assert!(!made((2, 0), Numbers { shift: vec![f32::NAN; 2], ..numbers(2) }));
+        assert!(!made((usize::MAX, 1), numbers(2)));
     }
 
     #[test]

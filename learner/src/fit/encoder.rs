@@ -9,8 +9,11 @@
 
 use std::sync::Arc;
 
+use ndarray::Array2;
 use pointsman_router::features::{Features, SURFACE_DIMS, SchemaHash, TAG_BUCKETS, TEXT_BUCKETS};
-use pointsman_router::projection::{PROJECTION_ROWS, Projection, ProjectionShape, Spread, narrowed, weigh};
+use pointsman_router::projection::{
+    Numbers, PROJECTED_DIMS_MAX, PROJECTION_ROWS, Projection, ProjectionShape, Spread, narrowed, weigh,
+};
 
 use super::svd::{self, SparseRow};
 
@@ -31,34 +34,83 @@ impl Default for EncoderSettings {
     }
 }
 
-/// Fits an encoder to a sample of requests.
-///
-/// # Errors
-/// [`ProjectionShape`] when more dimensions are asked for than there can be.
-pub fn fit(
-    sample: &[Arc<Features>],
+/// An encoder fitted to a sample, before supervised directions are put beside its dimensions.
+#[derive(Debug, Clone)]
+pub struct Encoder {
     schema: SchemaHash,
-    settings: &EncoderSettings,
-    seed: u64,
-) -> Result<Projection, ProjectionShape> {
-    let idf = idf(sample, settings.requests_min);
-    let row = |at: usize, row: &mut SparseRow| {
-        row.clear();
-        weigh(&sample[at], &idf, |part, scale| row.extend(part.iter().map(|(at, x)| (*at, x * scale))));
-    };
-    let found = svd::right_vectors((sample.len(), PROJECTION_ROWS), &row, settings.dims, (settings.passes, seed));
-    let dims = found.vectors.ncols();
-    // Each direction is brought to the spread that a single one of equal share would have: the sum of
-    // squares of all projected dimensions stays, their order of weight too, only less steep.
-    let scales = scales(&found.singular.to_vec(), sample.len());
-    let mut rows = vec![0; PROJECTION_ROWS * settings.dims];
-    for (from, to) in found.vectors.rows().into_iter().zip(rows.chunks_exact_mut(settings.dims)) {
-        for ((cell, value), scale) in to.iter_mut().zip(from).zip(&scales) {
-            *cell = narrowed(value * scale);
+    idf: Vec<f32>,
+    surface: [Spread; SURFACE_DIMS],
+    vectors: Array2<f32>,
+    /// Of each dimension: its mean over the sample, and what it is scaled with.
+    spreads: Vec<(f32, f32)>,
+}
+
+impl Encoder {
+    /// Fits to a sample of requests.
+    #[must_use]
+    pub fn fit(sample: &[Arc<Features>], schema: SchemaHash, settings: &EncoderSettings, seed: u64) -> Self {
+        let idf = idf(sample, settings.requests_min);
+        let row = |at: usize, row: &mut SparseRow| weighted(&sample[at], &idf, row);
+        let dims = settings.dims.min(PROJECTED_DIMS_MAX);
+        let size = (sample.len(), PROJECTION_ROWS);
+        let vectors = svd::right_vectors(size, &row, dims, (settings.passes, seed)).vectors;
+        let spreads = spreads(sample.len(), &row, &vectors);
+        Self { schema, surface: surface(sample), idf, vectors, spreads }
+    }
+
+    /// The row of a request over all buckets, as the projection weighs it.
+    pub fn row(&self, features: &Features, row: &mut SparseRow) {
+        weighted(features, &self.idf, row);
+    }
+
+    /// The projection to the fitted dimensions and these directions: one row a bucket, one cell each.
+    ///
+    /// # Errors
+    /// [`ProjectionShape`] when the directions are not whole rows.
+    pub fn projection(&self, directions: &[f32]) -> Result<Projection, ProjectionShape> {
+        let (dims, beside) = (self.vectors.ncols(), directions.len() / PROJECTION_ROWS);
+        let mut rows = Vec::with_capacity(PROJECTION_ROWS * (dims + beside));
+        for (at, vector) in self.vectors.rows().into_iter().enumerate() {
+            rows.extend(vector.iter().zip(&self.spreads).map(|(x, (_, scale))| narrowed(x * scale)));
+            rows.extend(directions[at * beside..(at + 1) * beside].iter().map(|x| narrowed(*x)));
+        }
+        let mut shift: Vec<f32> = self.spreads.iter().map(|(mean, scale)| mean * scale).collect();
+        shift.resize(dims + beside, 0.0);
+        let numbers = Numbers { surface: self.surface, shift, idf: self.idf.clone(), rows };
+        Projection::new(self.schema, (dims, beside), numbers)
+    }
+}
+
+fn weighted(features: &Features, idf: &[f32], row: &mut SparseRow) {
+    row.clear();
+    weigh(features, idf, |part, scale| row.extend(part.iter().map(|(at, x)| (*at, x * scale))));
+}
+
+/// Each dimension is centred and brought to the square root of its spread, which leaves the order of
+/// weight of the dimensions and makes it less steep; all together then have a mean square length of one.
+fn spreads(height: usize, row: &impl Fn(usize, &mut SparseRow), vectors: &Array2<f32>) -> Vec<(f32, f32)> {
+    let dims = vectors.ncols();
+    let (mut sums, mut squares) = (vec![0.0_f64; dims], vec![0.0_f64; dims]);
+    let mut entries = SparseRow::new();
+    for at in 0..height {
+        row(at, &mut entries);
+        let mut image = vec![0.0_f32; dims];
+        for (column, value) in &entries {
+            for (sum, cell) in image.iter_mut().zip(vectors.row(*column as usize)) {
+                *sum += value * cell;
+            }
+        }
+        for ((sum, square), x) in sums.iter_mut().zip(&mut squares).zip(image) {
+            *sum += f64::from(x);
+            *square += f64::from(x) * f64::from(x);
         }
     }
-    debug_assert!(dims <= settings.dims, "no more directions than asked for");
-    Projection::new(schema, settings.dims, surface(sample), (idf, rows))
+    let n = height.max(1) as f64;
+    let moments =
+        || sums.iter().zip(&squares).map(|(s, q)| (s / n, (q / n - (s / n) * (s / n)).max(1e-12).sqrt()));
+    // After scaling with sd^-½ the variance of a dimension is its sd.
+    let length = moments().map(|(_, sd)| sd).sum::<f64>().sqrt().max(1e-6);
+    moments().map(|(mean, sd)| (narrow(mean), narrow(1.0 / (sd.sqrt() * length)))).collect()
 }
 
 /// ln((1 + n)/(1 + requests with the bucket)) + 1, scikit-learn's smooth IDF; zero for text that is too
@@ -85,15 +137,6 @@ fn idf(sample: &[Arc<Features>], requests_min: u32) -> Vec<f32> {
     };
     requests.into_iter().enumerate().map(weight).collect()
 }
-
-/// What each direction is scaled with: see `WHITENING`.
-fn scales(singular: &[f64], n: usize) -> Vec<f32> {
-    let spread = |s: f64| s / (n.max(1) as f64).sqrt();
-    singular.iter().map(|s| narrow(libm::pow(spread(*s).max(1e-6), -WHITENING))).collect()
-}
-
-/// 0 leaves the directions as they are, 1 gives all the same spread.
-const WHITENING: f64 = 0.5;
 
 fn surface(sample: &[Arc<Features>]) -> [Spread; SURFACE_DIMS] {
     let n = sample.len().max(1) as f64;

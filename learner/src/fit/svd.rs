@@ -20,7 +20,7 @@ pub type SparseRow = Vec<(u32, f32)>;
 /// Columns beyond those that are wanted.
 const SPARE: usize = 8;
 /// Parts that rows are dealt to, each with a block of its own.
-const PARTS: usize = 2;
+pub(super) const PARTS: usize = 2;
 
 /// The leading right singular vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,20 +75,7 @@ fn times(
     block: &[f32],
     columns: usize,
 ) -> (Vec<f32>, Array2<f64>) {
-    let part = |first: usize| part_of(first, height, row, block, columns);
-    let mut parts = std::thread::scope(|scope| {
-        let running: Vec<_> = (1..PARTS).map(|first| scope.spawn(move || part(first))).collect();
-        let mut done = vec![part(0)];
-        // A thread that panicked has nothing to add; its panic is passed on.
-        for thread in running {
-            match thread.join() {
-                Ok(part) => done.push(part),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
-    })
-    .into_iter();
+    let mut parts = side_by_side(|first| part_of(first, height, row, block, columns)).into_iter();
     let (mut mapped, mut gram) = parts.next().unwrap_or_default();
     for (more, crossed) in parts {
         mapped.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
@@ -96,6 +83,23 @@ fn times(
     }
     let gram = Array2::from_shape_fn((columns, columns), |(i, j)| gram[i.max(j) * columns + i.min(j)]);
     (mapped, gram)
+}
+
+/// Runs the parts side by side; what they made, in their order.
+pub(super) fn side_by_side<T: Send>(part: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let part = &part;
+        let running: Vec<_> = (1..PARTS).map(|first| scope.spawn(move || part(first))).collect();
+        let mut done = vec![part(0)];
+        for thread in running {
+            match thread.join() {
+                Ok(made) => done.push(made),
+                // A part that panicked has nothing to add: its panic goes on.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    })
 }
 
 fn part_of(

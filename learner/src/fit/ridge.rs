@@ -1,0 +1,247 @@
+//! Ridge regression of every model's score on all hashed buckets at once, by conjugate gradients.
+//!
+//! For model k it minimises Σ (y − ȳ_k − x·w_k)² + α‖w_k‖² over the rows that saw k, x being the
+//! weighted buckets of `router::projection`. The systems are never written down: one pass over the
+//! rows multiplies all of them, and models lie as neighbouring lanes. They share nothing but the
+//! passes, so a model's solution does not depend on which others there are (but for when the passes
+//! end, which is a matter of the tolerance).
+//!
+//! Rows are dealt to a fixed number of parts that run side by side and are added up in their order.
+
+#![expect(clippy::indexing_slicing, reason = "columns times lanes of blocks made here")]
+
+use super::svd::{PARTS, SparseRow, side_by_side};
+
+/// What one row says: lane and score of each model that it saw.
+pub type Labels = Vec<(usize, f32)>;
+
+/// How the regression is fitted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RidgeSettings {
+    /// α.
+    pub alpha: f32,
+    /// Passes at most.
+    pub passes_max: usize,
+    /// Ends when every model's residual has shrunk to this share of its first.
+    pub tolerance: f64,
+}
+
+impl Default for RidgeSettings {
+    fn default() -> Self {
+        Self { alpha: 6.0, passes_max: 40, tolerance: 0.01 }
+    }
+}
+
+/// The rows and what they say.
+#[derive(Debug)]
+pub struct Problem<'a, R> {
+    /// Columns of the rows.
+    pub width: usize,
+    /// Makes the row at a place.
+    pub row: &'a R,
+    /// What each row says of which model.
+    pub labels: &'a [Labels],
+    /// ȳ of each lane.
+    pub means: &'a [f32],
+}
+
+impl<R: Fn(usize, &mut SparseRow) + Sync> Problem<'_, R> {
+    /// The solutions as one block, `lanes` cells for each column; begun from `begin` where it has the
+    /// size of a solution.
+    #[must_use]
+    pub fn solve(&self, settings: &RidgeSettings, begin: Vec<f32>) -> Vec<f32> {
+        let lanes = self.means.len();
+        let size = self.width * lanes;
+        let mut solution = if begin.len() == size { begin } else { vec![0.0; size] };
+        // r = Xᵀ(y − ȳ) − (XᵀX + α)w
+        let mut residual = self.pass(|label, image| label - image, &solution);
+        residual.iter_mut().zip(&solution).for_each(|(r, w)| *r -= settings.alpha * w);
+        let from_zero = self.pass(|label, _| label, &[]);
+        let wanted: Vec<f64> = dots(&from_zero, &from_zero, lanes)
+            .iter()
+            .map(|b| b * settings.tolerance * settings.tolerance)
+            .collect();
+        drop(from_zero);
+        let mut direction = residual.clone();
+        let mut squares = dots(&residual, &residual, lanes);
+        for _ in 0..settings.passes_max {
+            if squares.iter().zip(&wanted).all(|(r, wanted)| r <= wanted) {
+                break;
+            }
+            let mut image = self.pass(|_, image| image, &direction);
+            image.iter_mut().zip(&direction).for_each(|(a, p)| *a += settings.alpha * p);
+            let curvature = dots(&direction, &image, lanes);
+            let step = ratios(&squares, &curvature);
+            add(&mut solution, &direction, &step);
+            let back: Vec<f32> = step.iter().map(|s| -s).collect();
+            add(&mut residual, &image, &back);
+            let before = std::mem::replace(&mut squares, dots(&residual, &residual, lanes));
+            let turn = ratios(&squares, &before);
+            for (p, r) in direction.chunks_exact_mut(lanes).zip(residual.chunks_exact(lanes)) {
+                for ((p, r), turn) in p.iter_mut().zip(r).zip(&turn) {
+                    *p = r + turn * *p;
+                }
+            }
+        }
+        solution
+    }
+
+    /// Σ xᵀ·of(y − ȳ, x·block) over the rows and the lanes that they saw. Without a block its images
+    /// are zero.
+    fn pass(&self, of: impl Fn(f32, f32) -> f32 + Sync, block: &[f32]) -> Vec<f32> {
+        let parts = side_by_side(|first| self.part(first, &of, block));
+        let mut parts = parts.into_iter();
+        let mut sum = parts.next().unwrap_or_default();
+        for part in parts {
+            sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+        }
+        sum
+    }
+
+    fn part(&self, first: usize, of: &impl Fn(f32, f32) -> f32, block: &[f32]) -> Vec<f32> {
+        let lanes = self.means.len();
+        let mut sum = vec![0.0; self.width * lanes];
+        let (mut row, mut image, mut back) = (SparseRow::new(), vec![0.0_f32; lanes], vec![0.0_f32; lanes]);
+        for at in (first..self.labels.len()).step_by(PARTS) {
+            let labels = &self.labels[at];
+            if labels.is_empty() {
+                continue;
+            }
+            (self.row)(at, &mut row);
+            image.fill(0.0);
+            if !block.is_empty() {
+                map(&row, block, labels, &mut image);
+            }
+            back.fill(0.0);
+            for (lane, label) in labels {
+                back[*lane] = of(label - self.means[*lane], image[*lane]);
+            }
+            spread(&row, &back, labels, &mut sum);
+        }
+        sum
+    }
+}
+
+/// Few lanes of a row are read one by one, many all at once.
+fn is_sparse(labels: &Labels, lanes: usize) -> bool {
+    labels.len() * 4 < lanes
+}
+
+fn map(row: &SparseRow, block: &[f32], labels: &Labels, image: &mut [f32]) {
+    let lanes = image.len();
+    if is_sparse(labels, lanes) {
+        for (lane, _) in labels {
+            image[*lane] = row.iter().map(|(column, x)| x * block[*column as usize * lanes + lane]).sum();
+        }
+        return;
+    }
+    for (column, x) in row {
+        let from = *column as usize * lanes;
+        for (sum, cell) in image.iter_mut().zip(&block[from..from + lanes]) {
+            *sum += x * cell;
+        }
+    }
+}
+
+fn spread(row: &SparseRow, back: &[f32], labels: &Labels, sum: &mut [f32]) {
+    let lanes = back.len();
+    if is_sparse(labels, lanes) {
+        for (lane, _) in labels {
+            for (column, x) in row {
+                sum[*column as usize * lanes + lane] += x * back[*lane];
+            }
+        }
+        return;
+    }
+    for (column, x) in row {
+        let from = *column as usize * lanes;
+        for (cell, b) in sum[from..from + lanes].iter_mut().zip(back) {
+            *cell += x * b;
+        }
+    }
+}
+
+fn dots(a: &[f32], b: &[f32], lanes: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; lanes];
+    for (a, b) in a.chunks_exact(lanes.max(1)).zip(b.chunks_exact(lanes.max(1))) {
+        for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
+            *sum += f64::from(*x) * f64::from(*y);
+        }
+    }
+    sums
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
+fn ratios(over: &[f64], under: &[f64]) -> Vec<f32> {
+    over.iter().zip(under).map(|(a, b)| if *b > 0.0 { (a / b) as f32 } else { 0.0 }).collect()
+}
+
+fn add(to: &mut [f32], what: &[f32], times: &[f32]) {
+    let lanes = times.len().max(1);
+    for (to, what) in to.chunks_exact_mut(lanes).zip(what.chunks_exact(lanes)) {
+        for ((to, x), t) in to.iter_mut().zip(what).zip(times) {
+            *to += t * x;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, Array2};
+    use pointsman_router::clock::Draw;
+
+    use super::*;
+    use crate::fit::dense::solve_symmetric;
+
+    /// The normal equations of one lane, solved directly.
+    fn direct(x: &Array2<f64>, labels: &[Labels], (lane, mean): (usize, f64), alpha: f64) -> Array1<f64> {
+        let mut gram = Array2::<f64>::eye(x.ncols()) * alpha;
+        let mut right = Array1::<f64>::zeros(x.ncols());
+        for (row, labels) in x.rows().into_iter().zip(labels) {
+            for (_, y) in labels.iter().filter(|(l, _)| *l == lane) {
+                for i in 0..x.ncols() {
+                    right[i] += row[i] * (f64::from(*y) - mean);
+                    for j in 0..x.ncols() {
+                        gram[[i, j]] += row[i] * row[j];
+                    }
+                }
+            }
+        }
+        solve_symmetric(gram, right.insert_axis(ndarray::Axis(1))).unwrap().column(0).to_owned()
+    }
+
+    fn check(lanes: usize, seen: usize) {
+        let mut draw = Draw::from_seed(seen as u64);
+        let x = Array2::from_shape_fn((80, 12), |_| draw.uniform() - 0.4);
+        let labels: Vec<Labels> = (0..80)
+            .map(|i| {
+                (0..seen).map(|s| ((i + s * 3) % lanes, if draw.uniform() < 0.6 { 1.0 } else { 0.0 })).collect()
+            })
+            .collect();
+        let row = |at: usize, row: &mut SparseRow| {
+            row.clear();
+            #[expect(clippy::cast_possible_truncation, reason = "a test")]
+            row.extend((0_u32..).zip(x.row(at)).map(|(j, x)| (j, *x as f32)));
+        };
+        let means: Vec<f32> = (0..lanes).map(|l| 0.5 + 0.01 * l as f32).collect();
+        let problem = Problem { width: 12, row: &row, labels: &labels, means: &means };
+        let exact = RidgeSettings { alpha: 2.0, passes_max: 60, tolerance: 1e-5 };
+        let found = problem.solve(&exact, Vec::new());
+        for lane in 0..lanes {
+            let wanted = direct(&x, &labels, (lane, f64::from(means[lane])), 2.0);
+            for column in 0..12 {
+                let got = f64::from(found[column * lanes + lane]);
+                assert!((got - wanted[column]).abs() < 1e-4, "{lane} {column}: {got} {}", wanted[column]);
+            }
+        }
+        let again = problem.solve(&exact, found.clone());
+        assert!(found.iter().zip(again).all(|(a, b)| (a - b).abs() < 1e-4), "a solution stays one");
+    }
+
+    #[test]
+    fn it_solves_the_normal_equations() {
+        check(3, 3);
+        check(3, 2);
+        check(9, 1);
+    }
+}

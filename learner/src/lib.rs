@@ -6,4 +6,5 @@
 //! `pointsman_router`.
 
 pub mod online;
+pub mod evaluate;
 pub mod reference;

@@ -21,3 +21,6 @@ pub mod gate;
 pub mod canary;
 pub mod calibration;
 pub mod frontier;
+
+#[cfg(test)]
+mod tests;

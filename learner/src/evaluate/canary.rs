@@ -66,13 +66,8 @@ pub struct CanaryState {
 /// What the canary says.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CanaryVerdict {
-    /// Nothing is certain yet.
-    Continue {
-        /// The difference is above this.
-        lower: f64,
-        /// The difference is below this.
-        upper: f64,
-    },
+    /// Nothing is certain yet; [`Canary::bounds`] says how far it is.
+    Continue,
     /// The candidate is worse: the running policy takes all traffic back.
     RollBack {
         /// The estimated difference.
@@ -105,7 +100,7 @@ pub struct Canary {
 }
 
 /// Points of the grid; they halve from a half on, so the last is right for ten million rows.
-const GRID: i32 = 12;
+const GRID: usize = 12;
 /// Halvings of the interval that a bound is in.
 const HALVINGS: u32 = 48;
 /// Shares are held this far from 0 and 1.
@@ -140,30 +135,38 @@ impl Canary {
     /// fails with probability delta at most.
     #[must_use]
     pub fn bounds(&self) -> (f64, f64) {
-        let (share, expected) = (self.share(), self.expected());
-        let below = f64::max(expected / share, (1.0 - expected) / (1.0 - share));
-        let above = f64::max((1.0 - expected) / share, expected / (1.0 - share));
-        let CanaryState { judged, sum, squares } = self.state;
-        let log_bar = -libm::log(self.settings.delta.clamp(1e-12, 1.0));
-        let lower = lower_bound(judged, sum, squares, below, log_bar);
-        let upper = -lower_bound(judged, -sum, squares, above, log_bar);
-        (lower, upper)
+        (self.gains().lower_bound(), -self.losses().lower_bound())
     }
 
-    /// What to do now.
+    /// What to do now. Cheap enough for every judged decision: the bounds are only searched for when
+    /// the canary ends.
     #[must_use]
     pub fn verdict(&self) -> CanaryVerdict {
         let judged = self.state.judged;
-        let (lower, upper) = self.bounds();
         let difference = if judged > 0 { self.state.sum / judged as f64 } else { 0.0 };
-        let is_proven = lower > -self.settings.margin;
-        if upper < 0.0 {
-            CanaryVerdict::RollBack { difference, upper, judged }
-        } else if is_proven || judged >= self.settings.judged_max {
-            CanaryVerdict::Passed { difference, lower, judged, is_proven }
-        } else {
-            CanaryVerdict::Continue { lower, upper }
+        if self.losses().are_above(0.0) {
+            return CanaryVerdict::RollBack { difference, upper: self.bounds().1, judged };
         }
+        let is_proven = self.gains().are_above(-self.settings.margin);
+        if is_proven || judged >= self.settings.judged_max {
+            CanaryVerdict::Passed { difference, lower: self.bounds().0, judged, is_proven }
+        } else {
+            CanaryVerdict::Continue
+        }
+    }
+
+    /// z, and how far below zero it may be.
+    fn gains(&self) -> Mixture {
+        let (share, expected) = (self.share(), self.expected());
+        let below = f64::max(expected / share, (1.0 - expected) / (1.0 - share));
+        Mixture::new(&self.state, self.state.sum, below, self.settings.delta)
+    }
+
+    /// −z, and how far below zero it may be.
+    fn losses(&self) -> Mixture {
+        let (share, expected) = (self.share(), self.expected());
+        let above = f64::max((1.0 - expected) / share, expected / (1.0 - share));
+        Mixture::new(&self.state, -self.state.sum, above, self.settings.delta)
     }
 
     fn share(&self) -> f64 {
@@ -184,32 +187,52 @@ impl Canary {
     }
 }
 
-/// The least mean at which the mixture has not reached its bar, for terms not below −c; −1 at least,
-/// as rewards are in [0, 1].
-fn lower_bound(judged: u64, sum: f64, squares: f64, c: f64, log_bar: f64) -> f64 {
-    let n = judged as f64;
-    let exponents = |mean: f64| {
-        (1..=GRID).map(move |k| {
-            let lambda = libm::exp2(f64::from(-k));
-            let psi = -libm::log1p(-lambda) - lambda;
-            lambda * (sum - n * mean) / c - psi * squares / (c * c)
-        })
-    };
-    // ln of the mean of the exponentials, from the largest.
-    let log_mixture = |mean: f64| {
-        let largest = exponents(mean).fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = exponents(mean).map(|x| libm::exp(x - largest)).sum();
-        largest + libm::log(total / f64::from(GRID))
-    };
-    let (mut low, mut high) = (-1.0, 1.0);
-    if log_mixture(low) < log_bar {
-        return low;
+/// The mixture over the grid, as a function of the mean that is doubted.
+struct Mixture {
+    judged: f64,
+    /// The sum of the terms, in units of how far below zero one may be.
+    sum: f64,
+    /// The sum of their squares, in the square of that unit.
+    squares: f64,
+    unit: f64,
+    /// ln(1/δ).
+    log_bar: f64,
+}
+
+impl Mixture {
+    fn new(state: &CanaryState, sum: f64, unit: f64, delta: f64) -> Self {
+        Self {
+            judged: state.judged as f64,
+            sum: sum / unit,
+            squares: state.squares / (unit * unit),
+            unit,
+            log_bar: -libm::log(delta.clamp(1e-12, 1.0)),
+        }
     }
-    for _ in 0..HALVINGS {
-        let middle = 0.5 * (low + high);
-        if log_mixture(middle) >= log_bar { low = middle } else { high = middle }
+
+    /// Whether the mean of the terms is above this one, for sure enough.
+    fn are_above(&self, mean: f64) -> bool {
+        let rest = self.sum - self.judged * mean / self.unit;
+        let mut lambda = 1.0;
+        // ln of the mean of the exponentials, each relative to the largest.
+        let exponents: [f64; GRID] = std::array::from_fn(|_| {
+            lambda *= 0.5;
+            lambda * rest + (libm::log1p(-lambda) + lambda) * self.squares
+        });
+        let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = exponents.iter().map(|x| libm::exp(x - largest)).sum();
+        largest + libm::log(total / GRID as f64) >= self.log_bar
     }
-    low
+
+    /// The greatest mean that they are surely above; −1 at least, as rewards are in [0, 1].
+    fn lower_bound(&self) -> f64 {
+        let (mut low, mut high) = (-1.0, 1.0);
+        for _ in 0..HALVINGS {
+            let middle = 0.5 * (low + high);
+            if self.are_above(middle) { low = middle } else { high = middle }
+        }
+        low
+    }
 }
 
 #[cfg(test)]

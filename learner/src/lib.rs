@@ -8,4 +8,5 @@
 pub mod rows;
 pub mod fit;
 pub mod online;
+pub mod evaluate;
 pub mod reference;

@@ -79,6 +79,47 @@ pub fn floor(picks: &mut [f64], epsilon: f64) {
     }
 }
 
+/// Aims exploration: raises every probability to at least `share` of what another policy, `towards`,
+/// gives, and takes it from the rest in proportion. Returns what was moved, the total variation
+/// between before and after.
+///
+/// A candidate's weight on a decision of this log is then at most 1/`share`, however little the
+/// running policy thought of its choice. Among all ways to bound the weights this one moves least,
+/// and where probabilities are moved at all, Σ towards²/p, the noise of the candidate's off-policy
+/// value, falls most: nothing is spent where the two agree or where the running policy would have
+/// explored by itself (RECIPES: a uniform floor starves the gate). No probability falls below
+/// 1 − `share` of what it was, and what is moved is at most `share` times the distance of the two.
+///
+/// Both slices are distributions over the same contenders; a `share` outside [0, 1] is held to it.
+pub fn aim(picks: &mut [f64], towards: &[f64], share: f64) -> f64 {
+    let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
+    let mut lifted = vec![false; picks.len()];
+    let mut scale = 1.0;
+    // Scaling the rest may take another one below its share; each round lifts at least one more.
+    for _ in 0..=picks.len() {
+        let (mut given, mut kept) = (1.0, 0.0);
+        let mut is_done = true;
+        for ((pick, to), is_lifted) in picks.iter().zip(towards).zip(&mut lifted) {
+            if !*is_lifted && scale * pick < share * to {
+                *is_lifted = true;
+                is_done = false;
+            }
+            if *is_lifted { given -= share * to } else { kept += pick }
+        }
+        if is_done {
+            break;
+        }
+        scale = if kept > 0.0 { (given / kept).clamp(0.0, 1.0) } else { 0.0 };
+    }
+    let mut moved = 0.0;
+    for ((pick, to), is_lifted) in picks.iter_mut().zip(towards).zip(lifted) {
+        let aimed = if is_lifted { share * to } else { scale * *pick };
+        moved += (aimed - *pick).max(0.0);
+        *pick = aimed;
+    }
+    moved
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Gaussian {
     mean: f64,
@@ -256,6 +297,59 @@ mod tests {
         floor(&mut picks, 0.04);
         assert!((picks[0] - 0.97).abs() < 1e-12 && (picks[3] - 0.01).abs() < 1e-12);
         assert!((picks.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+
+    fn check_aim(picks: &[f64], towards: &[f64], share: f64, expected: &[f64], moved: f64) {
+        let mut got = picks.to_vec();
+        let spent = aim(&mut got, towards, share);
+        assert!(got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-12), "{got:?} {expected:?}");
+        assert!((spent - moved).abs() < 1e-12, "{spent} {moved}");
+    }
+
+    #[test]
+    fn aiming_spends_only_where_the_other_policy_would_go() {
+        check_aim(&[0.9, 0.1, 0.0], &[0.0, 0.0, 1.0], 0.1, &[0.81, 0.09, 0.1], 0.1);
+        // The other's choice is explored enough, or is the same.
+        check_aim(&[0.9, 0.1], &[0.0, 1.0], 0.1, &[0.9, 0.1], 0.0);
+        check_aim(&[0.7, 0.3], &[0.7, 0.3], 0.5, &[0.7, 0.3], 0.0);
+        // Scaling takes the second below its share, so it is lifted too.
+        check_aim(&[0.79, 0.21, 0.0], &[0.0, 0.4, 0.6], 0.5, &[0.5, 0.2, 0.3], 0.3);
+        check_aim(&[1.0, 0.0], &[0.0, 1.0], 1.0, &[0.0, 1.0], 1.0);
+        check_aim(&[1.0, 0.0], &[0.0, 1.0], f64::NAN, &[1.0, 0.0], 0.0);
+        assert!(aim(&mut [], &[], 0.5).abs() < 1e-12);
+    }
+
+    /// Two distributions over the same few contenders, some of them without any probability.
+    fn two_distributions() -> impl Strategy<Value = (Vec<f64>, Vec<f64>)> {
+        let pair = (prop_oneof![Just(0.0), 0.0..1.0_f64], prop_oneof![Just(0.0), 0.0..1.0_f64]);
+        prop::collection::vec(pair, 1..14).prop_map(|pairs| {
+            let (mut p, mut c): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+            for side in [&mut p, &mut c] {
+                side[0] += 1e-3;
+                let total: f64 = side.iter().sum();
+                side.iter_mut().for_each(|x| *x /= total);
+            }
+            (p, c)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn aimed_picks_are_a_distribution_within_their_bounds((p, c) in two_distributions(), share in 0.0..=1.0_f64) {
+            let mut aimed = p.clone();
+            let moved = aim(&mut aimed, &c, share);
+            let distance = |q: &[f64]| 0.5 * p.iter().zip(q).map(|(a, b)| (a - b).abs()).sum::<f64>();
+            prop_assert!((aimed.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{:?}", aimed);
+            prop_assert!((moved - distance(&aimed)).abs() < 1e-9);
+            prop_assert!(moved <= share * distance(&c) + 1e-9);
+            for ((a, before), to) in aimed.iter().zip(&p).zip(&c) {
+                prop_assert!(*a >= share * to - 1e-9, "the weight is bounded");
+                prop_assert!(*a >= (1.0 - share) * before - 1e-9, "nobody is starved");
+            }
+            let least: f64 = p.iter().zip(&c).map(|(a, to)| (share * to - a).max(0.0)).sum();
+            // Nobody gets more than its share of the other policy, so nothing smaller would do.
+            prop_assert!(moved <= least + 1e-9, "{} {}", moved, least);
+        }
     }
 
     proptest! {

@@ -42,16 +42,18 @@ enum Choice {
 }
 
 impl Pupil {
-    pub(super) fn new(whose: Whose, known: &Known, schema: SchemaHash) -> Self {
+    /// `None` for a policy that is reckoned and not run.
+    pub(super) fn new(whose: Whose, known: &Known, schema: SchemaHash) -> Option<Self> {
         let choice = match whose {
             Whose::Bandit => Choice::Bandit,
             Whose::ContextFree => Choice::ContextFree(ContextFree::default()),
             Whose::Rules => Choice::Fixed(Arc::new(RulesPolicy::new(BTreeMap::new(), known.pool.clone()))),
             Whose::BestSingle => Choice::Fixed(Arc::new(BestSingle::new(known.best_single.clone()))),
             Whose::Random => Choice::Fixed(Arc::new(Random::default())),
+            Whose::Mix2 => return None,
             Whose::Oracle => Choice::Fixed(Arc::new(Oracle::new(Arc::clone(&known.scores)))),
         };
-        Self { online: Online::new(BanditSettings::default(), schema), seq: 0, choice }
+        Some(Self { online: Online::new(BanditSettings::default(), schema), seq: 0, choice })
     }
 
     /// What serves now.

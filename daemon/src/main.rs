@@ -100,7 +100,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let said = writeln!(std::io::stderr().lock(), "pointsmand: {error:#}");
-            let code = if error.is::<ConfigError>() { ConfigError::EXIT_CODE } else { 1 };
+            let is_usage = error.is::<ConfigError>() || error.is::<replay::ReplayError>();
+            let code = if is_usage { ConfigError::EXIT_CODE } else { 1 };
             if said.is_ok() { code.into() } else { ExitCode::FAILURE }
         }
     }

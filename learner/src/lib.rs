@@ -8,5 +8,7 @@
 pub mod rows;
 pub mod fit;
 pub mod online;
+pub mod basis;
 pub mod evaluate;
+pub mod train;
 pub mod reference;

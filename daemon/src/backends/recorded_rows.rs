@@ -150,6 +150,13 @@ struct RawOutcome {
 }
 
 impl Rows {
+    /// These rows of these models, each with one outcome per model and an id of its own.
+    #[must_use]
+    pub fn of(models: Vec<String>, rows: Vec<Row>) -> Self {
+        let by_id = rows.iter().enumerate().map(|(at, row)| (row.id.clone(), at)).collect();
+        Self { models, rows, by_id }
+    }
+
     /// Reads a file; one whose name ends in `.gz` is unpacked on the way.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ pub struct BestSingle {
     pub name: String,
     /// Its mean score over the routed rows that have it.
     pub score: f64,
-    /// What it was chosen on: `warm` rows, or the routed rows in `hindsight`.
+    /// What it was chosen on: `train` rows, `warm` rows, or the routed rows in `hindsight`.
     pub by: &'static str,
 }
 
@@ -30,19 +30,18 @@ pub(super) fn score(row: &Row, model: usize) -> Option<f64> {
     row.outcomes.get(model)?.as_ref().map(|recorded| recorded.score)
 }
 
-/// The best single model: chosen on the warm rows where there are any, else in hindsight.
-pub(super) fn best_single(rows: &Rows, warm: Option<&Rows>) -> Option<BestSingle> {
-    let (chosen_on, by) = warm.map_or((rows, "hindsight"), |warm| (warm, "warm"));
-    let best = means(chosen_on)
-        .into_iter()
-        .enumerate()
-        .filter_map(|(model, mean)| Some((model, mean?)))
-        .max_by(|a, b| a.1.total_cmp(&b.1))?
-        .0;
-    let name = chosen_on.models.get(best)?;
-    let here = rows.model_index(name)?;
-    let score = means(rows).get(here).copied().flatten()?;
-    Some(BestSingle { name: name.clone(), score, by })
+/// The best single model of those that the rows have: chosen on what was seen before, which has a
+/// name, else in hindsight.
+pub(super) fn best_single(rows: &Rows, seen: Option<(&Rows, &'static str)>) -> Option<BestSingle> {
+    let (chosen_on, by) = seen.unwrap_or((rows, "hindsight"));
+    let here = means(rows);
+    let at = |(model, mean): (usize, Option<f64>)| {
+        let name = chosen_on.models.get(model)?;
+        let score = here.get(rows.model_index(name)?).copied().flatten()?;
+        Some((mean?, BestSingle { name: name.clone(), score, by }))
+    };
+    let best = means(chosen_on).into_iter().enumerate().filter_map(at).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, best)| best)
 }
 
 /// Mean over the rows of the mean score of the models they have.

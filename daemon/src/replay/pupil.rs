@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use pointsman_learner::online::{Call, Lesson, Online};
 use pointsman_learner::reference::{BestSingle, ContextFree, Oracle, Random, TrueScores};
+use pointsman_learner::rows::{InMemory, TrainingRow};
+use pointsman_learner::train::{TrainSettings, train};
+use pointsman_router::artifact::ArtifactKind;
 use pointsman_router::bandit::BanditSettings;
+use pointsman_router::classifier::ClassifierPolicy;
 use pointsman_router::features::{Features, SchemaHash};
 use pointsman_router::ids::ModelName;
 use pointsman_router::policy::{Policy, Snapshot};
@@ -36,27 +41,33 @@ pub(super) struct Pupil {
 
 #[derive(Debug)]
 enum Choice {
+    /// What was fed so far, to be fitted on once it is all there.
+    Unfitted(Vec<TrainingRow>),
     Bandit,
     ContextFree(ContextFree),
     Fixed(Arc<dyn Policy>),
 }
 
 impl Pupil {
-    pub(super) fn new(whose: Whose, known: &Known, schema: SchemaHash) -> Self {
+    /// `None` for a policy that is reckoned and not run.
+    pub(super) fn new(whose: Whose, known: &Known, schema: SchemaHash) -> Option<Self> {
         let choice = match whose {
+            Whose::Classifier => Choice::Unfitted(Vec::new()),
             Whose::Bandit => Choice::Bandit,
             Whose::ContextFree => Choice::ContextFree(ContextFree::default()),
             Whose::Rules => Choice::Fixed(Arc::new(RulesPolicy::new(BTreeMap::new(), known.pool.clone()))),
             Whose::BestSingle => Choice::Fixed(Arc::new(BestSingle::new(known.best_single.clone()))),
             Whose::Random => Choice::Fixed(Arc::new(Random::default())),
+            Whose::Mix2 => return None,
             Whose::Oracle => Choice::Fixed(Arc::new(Oracle::new(Arc::clone(&known.scores)))),
         };
-        Self { online: Online::new(BanditSettings::default(), schema), seq: 0, choice }
+        Some(Self { online: Online::new(BanditSettings::default(), schema), seq: 0, choice })
     }
 
     /// What serves now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let policy: Arc<dyn Policy> = match &self.choice {
+            Choice::Unfitted(_) => Arc::new(Random::default()),
             Choice::Bandit => Arc::new(self.online.policy()),
             Choice::ContextFree(policy) => Arc::new(policy.clone()),
             Choice::Fixed(policy) => Arc::clone(policy),
@@ -69,6 +80,41 @@ impl Pupil {
         Snapshot { policy: Arc::new(Random::default()), forecasts: Arc::default() }
     }
 
+    /// Takes in a row of which everything is known, before anything is routed.
+    pub(super) fn feed(&mut self, row: TrainingRow) {
+        for seen in &row.seen {
+            if let Some(label) = seen.label {
+                self.learn(&row.features, &seen.model, label);
+            }
+            self.observe_call(&Call {
+                model: &seen.model,
+                prompt_bytes: row.features.prompt_bytes,
+                tokens_out: seen.tokens_out,
+                cost: seen.cost,
+                latency: seen.latency,
+            });
+        }
+        if let Choice::Unfitted(rows) = &mut self.choice {
+            rows.push(row);
+        }
+    }
+
+    /// Fits what is to be fitted before the first row is routed.
+    ///
+    /// # Errors
+    /// There is not enough to fit on.
+    pub(super) fn begin(&mut self, seed: u64) -> anyhow::Result<()> {
+        let Choice::Unfitted(rows) = &mut self.choice else { return Ok(()) };
+        let rows = InMemory { schema: None, rows: std::mem::take(rows) };
+        let settings = TrainSettings { kind: ArtifactKind::Classifier, seed, ..TrainSettings::default() };
+        let trained = train(&rows, &settings, &mut |_, _| {})
+            .context("give rows to fit on, by --train-fraction or --warm")?;
+        let (_, version) = trained.artifact.to_bytes()?;
+        let policy = ClassifierPolicy::new(version, Arc::new(trained.artifact), 0.0);
+        self.choice = Choice::Fixed(Arc::new(policy));
+        Ok(())
+    }
+
     /// Takes in what a model scored on a request.
     pub(super) fn learn(&mut self, features: &Features, model: &ModelName, score: f64) {
         self.seq += 1;
@@ -77,7 +123,7 @@ impl Pupil {
                 self.online.teach(self.seq, &Lesson { features, model, old: None, new: Some(score) });
             }
             Choice::ContextFree(policy) => policy.learn(model, score),
-            Choice::Fixed(_) => {}
+            Choice::Unfitted(_) | Choice::Fixed(_) => {}
         }
     }
 

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets};
-use pointsman_router::ids::ModelName;
 use serde::Serialize;
 
 use super::Whose;
-use super::book::{self, BestSingle, mean};
-use crate::backends::recorded_rows::Rows;
+use super::book::{BestSingle, mean};
+use super::figures::{self, Run, Yardsticks};
 
 /// What a replay found. Costs are in dollars, times in microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -19,6 +18,14 @@ pub struct Report {
     pub rows: usize,
     /// Runs, each in its own random order.
     pub seeds: usize,
+    /// Each run alone.
+    pub runs: Vec<OneRun>,
+    /// The stretches between changes, where something changes on the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
+    /// How two models share the rows, where there are exactly two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_models: Option<TwoModels>,
     /// Mean score over all rows and runs.
     pub score_mean: f64,
     /// Its two-sided 95 % confidence interval: over the runs, or over the rows of a single run.
@@ -27,7 +34,14 @@ pub struct Report {
     pub score_last20pct: f64,
     /// Mean cost per row of all calls made for it.
     pub cost_mean_usd: f64,
-    /// The model that is best on its own.
+    /// Mean cost per row over the ceiling, where there is one, in the mean over the runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_utilisation: Option<f64>,
+    /// The same of the run that spent most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_utilisation_max: Option<f64>,
+    /// The model that is best on its own. Where runs chose differently, the name that was chosen most
+    /// often; the score is the mean over the runs of what each one's choice scored.
     pub best_single: BestSingle,
     /// Mean score of context-free Thompson sampling over the same runs.
     pub context_free_score: f64,
@@ -50,104 +64,163 @@ pub struct Report {
 }
 
 /// What one run came to.
-#[derive(Debug, Default)]
-pub(super) struct Run {
-    /// The score of each routed row, in the order in which they were routed.
-    pub(super) scores: Vec<f64>,
-    /// What each routed row cost, in dollars.
-    pub(super) costs_usd: Vec<f64>,
-    /// Encode and decide of each row, in microseconds.
-    pub(super) decide_us: Vec<u64>,
-    /// How often each model was called.
-    pub(super) calls: BTreeMap<ModelName, u64>,
-    /// How long the run took, in seconds.
-    pub(super) seconds: f64,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OneRun {
+    /// Its seed.
+    pub seed: u64,
+    /// Mean score.
+    pub score: f64,
+    /// Mean score of the last fifth.
+    pub last20pct: f64,
+    /// Mean cost per row.
+    pub cost_usd: f64,
+    /// The best single model.
+    pub single: String,
+    /// What it scored.
+    pub single_score: f64,
 }
 
-/// What a report is made of.
+/// A stretch of rows between changes, in the mean over the runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Phase {
+    /// Its first routed row, counted from zero.
+    pub from_row: usize,
+    /// How many rows it has.
+    pub rows: usize,
+    /// Mean score.
+    pub score_mean: f64,
+    /// Mean cost per row.
+    pub cost_mean_usd: f64,
+    /// Mean cost per row over the ceiling, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_utilisation: Option<f64>,
+}
+
+/// What two models come to when the stronger gets a share of the rows: those where the policy, when it
+/// decided them, thought that it leads by most.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TwoModels {
+    /// The model with the lower mean score.
+    pub weak: String,
+    /// The model with the higher mean score.
+    pub strong: String,
+    /// From none to all, in steps of a twentieth.
+    pub points: Vec<SharePoint>,
+}
+
+/// One share of the stronger model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SharePoint {
+    /// The share.
+    pub share: f64,
+    /// Mean score, over the rows that have both models.
+    pub score: f64,
+    /// Mean cost per row.
+    pub cost_usd: f64,
+}
+
+/// What a report is made of; runs, their yardsticks and context-free runs in one order.
 pub(super) struct Findings<'a> {
     pub(super) policy: Whose,
-    pub(super) rows: &'a Rows,
-    pub(super) best_single: BestSingle,
+    pub(super) models: &'a [String],
+    pub(super) ceiling_usd: Option<f64>,
+    /// The rows at which something changes, and the first; empty where nothing does.
+    pub(super) phases: &'a [usize],
     pub(super) runs: &'a [Run],
+    pub(super) yardsticks: &'a [Yardsticks],
     pub(super) context_free: &'a [Run],
 }
 
-pub(super) fn report(found: &Findings<'_>) -> Report {
-    let Findings { policy, rows, runs, .. } = found;
+pub(super) fn report(found: &Findings<'_>) -> Option<Report> {
+    let Findings { policy, runs, yardsticks, .. } = found;
     let all = |values: fn(&Run) -> &Vec<f64>| mean(runs.iter().flat_map(|run| values(run).iter().copied()));
     let mut decide_us: Vec<u64> = runs.iter().flat_map(|run| run.decide_us.iter().copied()).collect();
     decide_us.sort_unstable();
     let (routed, seconds) =
         (runs.iter().map(|r| r.scores.len()).sum::<usize>(), runs.iter().map(|r| r.seconds).sum::<f64>());
-    let calls = calls(runs);
-    let calls_all: u64 = calls.values().sum();
-    Report {
+    let calls = figures::calls(runs);
+    let calls_all: f64 = calls.values().sum();
+    let used = |cost: f64| found.ceiling_usd.map(|ceiling| cost / ceiling);
+    let used_by_run = || runs.iter().filter_map(|run| used(mean(run.costs_usd.iter().copied())?));
+    Some(Report {
         policy: policy.as_str(),
-        rows: rows.rows.len(),
+        rows: runs.iter().map(|run| run.scores.len()).max()?,
         seeds: runs.len(),
+        runs: runs.iter().zip(*yardsticks).map(|(run, yard)| one_run(run, yard)).collect(),
+        phases: phases(found, &used),
+        two_models: two_models(found),
         score_mean: all(|run| &run.scores).unwrap_or(0.0),
-        score_ci95: interval(runs),
-        score_last20pct: last_fifths(runs),
+        score_ci95: figures::interval(runs),
+        score_last20pct: figures::last_fifths(runs),
         cost_mean_usd: all(|run| &run.costs_usd).unwrap_or(0.0),
-        best_single: found.best_single.clone(),
+        budget_utilisation: mean(used_by_run()),
+        budget_utilisation_max: used_by_run().reduce(f64::max),
+        best_single: best_single(yardsticks)?,
         context_free_score: mean(found.context_free.iter().flat_map(|run| run.scores.iter().copied()))
             .unwrap_or(0.0),
-        context_free_last20pct: last_fifths(found.context_free),
-        random_score: book::random(rows),
-        oracle_score: book::oracle(rows),
-        share_by_model: calls
-            .iter()
-            .map(|(model, n)| (model.clone(), *n as f64 / calls_all.max(1) as f64))
-            .collect(),
-        calls_mean: calls_all as f64 / routed.max(1) as f64,
-        decide_p50_us: quantile(&decide_us, 0.50),
-        decide_p99_us: quantile(&decide_us, 0.99),
+        context_free_last20pct: figures::last_fifths(found.context_free),
+        random_score: mean(yardsticks.iter().map(|yard| yard.random)).unwrap_or(0.0),
+        oracle_score: mean(yardsticks.iter().map(|yard| yard.oracle)).unwrap_or(0.0),
+        share_by_model: calls.iter().map(|(model, n)| (model.clone(), n / calls_all.max(1.0))).collect(),
+        calls_mean: calls_all / routed.max(1) as f64,
+        decide_p50_us: figures::quantile(&decide_us, 0.50),
+        decide_p99_us: figures::quantile(&decide_us, 0.99),
         rounds_per_s: routed as f64 / seconds.max(1e-9),
+    })
+}
+
+fn one_run(run: &Run, yard: &Yardsticks) -> OneRun {
+    OneRun {
+        seed: yard.seed,
+        score: mean(run.scores.iter().copied()).unwrap_or(0.0),
+        last20pct: figures::last_fifth(run).unwrap_or(0.0),
+        cost_usd: mean(run.costs_usd.iter().copied()).unwrap_or(0.0),
+        single: yard.best_single.name.clone(),
+        single_score: yard.best_single.score,
     }
 }
 
-fn calls(runs: &[Run]) -> BTreeMap<String, u64> {
-    let mut calls = BTreeMap::new();
-    for (model, n) in runs.iter().flat_map(|run| &run.calls) {
-        *calls.entry(model.to_string()).or_default() += n;
+fn phases(found: &Findings<'_>, used: &impl Fn(f64) -> Option<f64>) -> Vec<Phase> {
+    if found.phases.is_empty() {
+        return Vec::new();
     }
-    calls
-}
-
-/// Mean over the runs of the mean score of the last fifth of each.
-fn last_fifths(runs: &[Run]) -> f64 {
-    let last = |run: &Run| mean(run.scores.iter().skip(run.scores.len() - run.scores.len() / 5).copied());
-    mean(runs.iter().filter_map(last)).unwrap_or(0.0)
-}
-
-/// The value under which this share of the sorted values lies.
-fn quantile(sorted: &[u64], share: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length is an index")]
-    let at = (share * sorted.len() as f64) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
-}
-
-/// Student's t at 97.5 % by degrees of freedom from one; beyond the table, the normal value.
-const T975: [f64; 20] = [
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086,
-];
-
-/// The 95 % interval of the mean score: over the runs' means, or over the rows of a single run.
-fn interval(runs: &[Run]) -> [f64; 2] {
-    let values: Vec<f64> = match runs {
-        [only] => only.scores.clone(),
-        runs => runs.iter().filter_map(|run| mean(run.scores.iter().copied())).collect(),
+    let stretches = figures::stretches(found.runs, found.phases);
+    let phase = |stretch: figures::Stretch| Phase {
+        from_row: stretch.from_row,
+        rows: stretch.rows,
+        score_mean: stretch.score,
+        cost_mean_usd: stretch.cost_usd,
+        budget_utilisation: used(stretch.cost_usd),
     };
-    let n = values.len() as f64;
-    let Some(center) = mean(values.iter().copied()) else { return [0.0, 0.0] };
-    if values.len() < 2 {
-        return [center, center];
+    stretches.into_iter().map(phase).collect()
+}
+
+fn two_models(found: &Findings<'_>) -> Option<TwoModels> {
+    let [first, second] = found.models else { return None };
+    let duels = || found.runs.iter().flat_map(|run| &run.duels);
+    let [a, b] = [0, 1].map(|i| mean(duels().filter_map(|duel| duel.scores.get(i).copied())));
+    let turned = a? > b?;
+    let sorted: Vec<_> = found.runs.iter().map(|run| figures::sorted(run, turned)).collect();
+    let point = |step: u32| {
+        let share = f64::from(step) / 20.0;
+        let at = || sorted.iter().map(|duels| figures::at_share(duels, share));
+        let (score, cost_usd) = (mean(at().map(|p| p.0)).unwrap_or(0.0), mean(at().map(|p| p.1)).unwrap_or(0.0));
+        SharePoint { share, score, cost_usd }
+    };
+    let (weak, strong) = if turned { (second, first) } else { (first, second) };
+    Some(TwoModels { weak: weak.clone(), strong: strong.clone(), points: (0..=20).map(point).collect() })
+}
+
+/// The choice made most often, the first by name of equals, with the mean score of all.
+fn best_single(yardsticks: &[Yardsticks]) -> Option<BestSingle> {
+    let mut chosen: BTreeMap<&str, usize> = BTreeMap::new();
+    for yard in yardsticks {
+        *chosen.entry(&yard.best_single.name).or_default() += 1;
     }
-    let variance = values.iter().map(|v| (v - center) * (v - center)).sum::<f64>() / (n - 1.0);
-    let half = T975.get(values.len() - 2).copied().unwrap_or(1.96) * (variance / n).sqrt();
-    [center - half, center + half]
+    let most = chosen.values().copied().max()?;
+    let (name, _) = chosen.into_iter().find(|(_, n)| *n == most)?;
+    let score = mean(yardsticks.iter().map(|yard| yard.best_single.score))?;
+    Some(BestSingle { name: name.to_owned(), score, by: yardsticks.first()?.best_single.by })
 }
 
 impl Report {
@@ -168,46 +241,25 @@ impl Report {
         table.add_row([format!("{}, last fifth", self.policy), format!("{:.4}", self.score_last20pct)]);
         table.add_row(["oracle".to_owned(), format!("{:.4}", self.oracle_score)]);
         table.add_row(["cost per row".to_owned(), format!("${:.7}", self.cost_mean_usd)]);
+        if let Some((mean, max)) = self.budget_utilisation.zip(self.budget_utilisation_max) {
+            let text = format!("{:.1} %, at most {:.1} %", mean * 100.0, max * 100.0);
+            table.add_row(["of the budget per row".to_owned(), text]);
+        }
         table.add_row(["calls per row".to_owned(), format!("{:.2}", self.calls_mean)]);
         table.add_row([
             "encode + decide".to_owned(),
             format!("{} µs median, {} µs p99", self.decide_p50_us, self.decide_p99_us),
         ]);
         table.add_row(["rows per second".to_owned(), format!("{:.0}", self.rounds_per_s)]);
+        for Phase { from_row, rows, score_mean, cost_mean_usd, .. } in &self.phases {
+            let text = format!("{score_mean:.4} at ${cost_mean_usd:.7} a row");
+            table.add_row([format!("{rows} rows from {from_row}"), text]);
+        }
         let mut shares: Vec<_> = self.share_by_model.iter().collect();
         shares.sort_by(|a, b| b.1.total_cmp(a.1));
         for (model, share) in shares {
             table.add_row([format!("share of {model}"), format!("{:.1} %", share * 100.0)]);
         }
         table
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(scores: &[f64]) -> Run {
-        Run { scores: scores.to_vec(), ..Run::default() }
-    }
-
-    #[test]
-    fn the_last_fifth_is_the_last_fifth_of_each_run() {
-        let runs = [run(&[0.0, 0.0, 0.0, 0.0, 1.0]), run(&[1.0, 1.0, 1.0, 1.0, 0.0])];
-        assert!((last_fifths(&runs) - 0.5).abs() < 1e-12);
-    }
-
-    #[test]
-    fn an_interval_over_runs_uses_students_t() {
-        // Means .4 and .6: sd .1414, se .1, t(1) = 12.706.
-        let [low, high] = interval(&[run(&[0.4]), run(&[0.6])]);
-        assert!((low - (0.5 - 1.2706)).abs() < 1e-9 && (high - (0.5 + 1.2706)).abs() < 1e-9);
-    }
-
-    #[test]
-    fn quantiles_of_nothing_are_nothing() {
-        assert_eq!(quantile(&[], 0.5), 0);
-        assert_eq!(quantile(&[1, 2, 3, 4], 0.5), 3);
-        assert_eq!(quantile(&[1, 2, 3, 4], 0.99), 4);
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pointsman_learner::online::Call;
+use pointsman_learner::rows::{Seen, TrainingRow};
 use pointsman_router::breaker::Breaker;
 use pointsman_router::check::check;
-use pointsman_router::clock::{Clock as _, Draw};
+use pointsman_router::clock::Clock as _;
 use pointsman_router::encode::Encoder;
 use pointsman_router::features::Features;
 use pointsman_router::ids::ModelName;
@@ -20,10 +20,15 @@ use pointsman_router::progress::Unwatched;
 use pointsman_router::request::{KindName, RouteRequest};
 use pointsman_router::settings::Settings;
 use pointsman_router::trace::Trace;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::book::{self, score};
+use super::course::{Course, Plan};
+use super::feedback::{Noise, Post, Verdict};
+use super::figures::{Duel, Run, Yardsticks};
+use super::mixture;
 use super::pupil::{Known, Pupil};
-use super::report::{self, Report, Run};
+use super::report::{self, Report};
 use super::stand::{LatestPolicy, NoBudget, NoTraces, OnePool, RunSeeds};
 use super::{ReplayArgs, Whose};
 use crate::backends::recorded::RecordedBackend;
@@ -31,39 +36,35 @@ use crate::backends::recorded_rows::{Row, Rows};
 use crate::clock::SystemClock;
 
 /// Runs the policy, and the context-free yardstick beside it, over every seed.
-pub(super) fn run(args: &ReplayArgs, rows: Rows, warm: Option<Rows>) -> anyhow::Result<Report> {
-    let best_single = book::best_single(&rows, warm.as_ref()).context("no row has a recorded score")?;
-    let rows = Arc::new(rows);
-    let desk = Desk {
-        known: Known {
-            pool: rows.models.iter().map(|name| ModelName::new(name)).collect(),
-            best_single: ModelName::new(&best_single.name),
-            scores: book::true_scores(&rows),
-        },
-        settings: settings(args),
-        pool: Arc::new(pool_of(&rows)),
-        show_task: args.show_task,
-        warm,
-        rows,
-    };
+pub(super) fn run(args: &ReplayArgs, rows: &Rows, warm: Option<&Rows>) -> anyhow::Result<Report> {
+    let plan = Plan::new(args, rows)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let all = |whose| -> anyhow::Result<Vec<Run>> {
-        (0..args.seeds).map(|seed| runtime.block_on(desk.one_run(whose, seed))).collect()
-    };
-    let runs = all(args.policy)?;
-    let context_free = match args.policy {
-        Whose::ContextFree => None,
-        Whose::Rules | Whose::Bandit | Whose::BestSingle | Whose::Random | Whose::Oracle => {
-            Some(all(Whose::ContextFree)?)
+    let (mut runs, mut context_free, mut yardsticks) = (Vec::new(), Vec::new(), Vec::new());
+    for seed in args.first_seed..args.first_seed.saturating_add(args.seeds) {
+        let course = Course::new(rows, warm, &plan, seed)?;
+        let stage = Stage::new(args, warm, &course);
+        runs.push(runtime.block_on(stage.one_run(args.policy))?);
+        if args.policy != Whose::ContextFree {
+            context_free.push(runtime.block_on(stage.one_run(Whose::ContextFree))?);
         }
-    };
-    Ok(report::report(&report::Findings {
+        yardsticks.push(Yardsticks {
+            seed,
+            random: book::random(&course.routed),
+            oracle: book::oracle(&course.routed),
+            best_single: course.best_single,
+        });
+    }
+    let phases = if plan.changes.any() { plan.changes.phases() } else { Vec::new() };
+    let found = report::Findings {
         policy: args.policy,
-        rows: &desk.rows,
-        best_single,
+        models: &rows.models,
+        ceiling_usd: args.budget_per_request,
+        phases: &phases,
         runs: &runs,
-        context_free: context_free.as_deref().unwrap_or(&runs),
-    }))
+        yardsticks: &yardsticks,
+        context_free: if args.policy == Whose::ContextFree { &runs } else { &context_free },
+    };
+    report::report(&found).context("nothing was routed")
 }
 
 fn settings(args: &ReplayArgs) -> Settings {
@@ -77,83 +78,169 @@ fn settings(args: &ReplayArgs) -> Settings {
     }
 }
 
-/// What every run stands on.
-struct Desk {
-    known: Known,
+/// What the runs of one course stand on.
+struct Stage<'a> {
+    args: &'a ReplayArgs,
+    warm: Option<&'a Rows>,
+    course: &'a Course,
+    noise: Noise,
     settings: Settings,
     pool: Arc<Pool>,
-    show_task: bool,
-    warm: Option<Rows>,
-    rows: Arc<Rows>,
 }
 
-impl Desk {
-    async fn one_run(&self, whose: Whose, seed: u64) -> anyhow::Result<Run> {
-        let mut pupil = Pupil::new(whose, &self.known, Encoder::new(self.settings.secret).schema());
-        self.warm_up(&mut pupil)?;
-        let latest = Arc::new(LatestPolicy::new(pupil.snapshot().policy));
-        let ports = Ports {
-            clock: Arc::new(SystemClock),
-            seeds: Arc::new(RunSeeds::new(seed)),
-            pools: Arc::new(OnePool(Arc::clone(&self.pool))),
-            policies: Arc::clone(&latest) as _,
-            ledger: Arc::new(NoBudget),
-            pacer: Arc::new(Unpaced),
-            traces: Arc::new(NoTraces),
-        };
-        let router = Router::new(self.settings.clone(), ports);
-        let mut run = Run::default();
+impl<'a> Stage<'a> {
+    fn new(args: &'a ReplayArgs, warm: Option<&'a Rows>, course: &'a Course) -> Self {
+        let noise = Noise::new(args, course.seed);
+        Self { args, warm, course, noise, settings: settings(args), pool: Arc::new(pool_of(&course.routed)) }
+    }
+
+    fn rows(&self) -> &Rows {
+        &self.course.routed
+    }
+
+    async fn one_run(&self, whose: Whose) -> anyhow::Result<Run> {
         let start = SystemClock.now();
-        for at in order(self.rows.rows.len(), seed) {
-            let Some(row) = self.rows.rows.get(at) else { continue };
+        let schema = Encoder::new(self.settings.secret).schema();
+        let Some(mut pupil) = Pupil::new(whose, &self.known(whose), schema) else {
+            return Ok(Run { seconds: SystemClock.now().since(start).as_secs_f64(), ..self.mixture() });
+        };
+        self.warm_up(&mut pupil)?;
+        pupil.begin(self.course.seed)?;
+        let latest = Arc::new(LatestPolicy::new(pupil.snapshot().policy));
+        let router = self.router(&latest);
+        let mut run = Run::default();
+        let mut post = Post::new(self.args.delay);
+        let start = SystemClock.now();
+        for (at, row) in self.rows().rows.iter().enumerate() {
             latest.publish(pupil.snapshot());
             let routed = router.route(self.request(row), &Unwatched).await;
             latest.publish(Pupil::stand_in());
-            match routed {
-                Ok(trace) => self.take_in(&trace, row, &mut pupil, &mut run),
-                Err(error) => anyhow::bail!("row {}: {error}", row.id),
+            let trace = routed.map_err(|error| anyhow::anyhow!("row {}: {error}", row.id))?;
+            self.note(&trace, row, &mut run);
+            // Money is known at once, and this is where a pacer would be told of it.
+            pupil.observe(&trace);
+            if self.noise.comes(self.course.train.len() + at) {
+                post.send(at, self.verdict(&trace, row, at));
+            }
+            while let Some(verdict) = post.arrived(at) {
+                for (model, label) in &verdict.labels {
+                    pupil.learn(&verdict.features, model, *label);
+                }
             }
         }
         run.seconds = SystemClock.now().since(start).as_secs_f64();
         Ok(run)
     }
 
-    /// Notes what a row came to and feeds back the recorded scores of the models that were called.
-    fn take_in(&self, trace: &Trace, row: &Row, pupil: &mut Pupil, run: &mut Run) {
-        let score_of = |model: &ModelName| self.rows.model_index(model.as_str()).and_then(|i| score(row, i));
+    fn known(&self, whose: Whose) -> Known {
+        Known {
+            pool: self.rows().models.iter().map(|name| ModelName::new(name)).collect(),
+            best_single: ModelName::new(&self.course.best_single.name),
+            scores: if whose == Whose::Oracle { book::true_scores(self.rows()) } else { Arc::default() },
+        }
+    }
+
+    fn router(&self, latest: &Arc<LatestPolicy>) -> Router {
+        let ports = Ports {
+            clock: Arc::new(SystemClock),
+            seeds: Arc::new(RunSeeds::new(self.course.seed)),
+            pools: Arc::new(OnePool(Arc::clone(&self.pool))),
+            policies: Arc::clone(latest) as _,
+            ledger: Arc::new(NoBudget),
+            pacer: Arc::new(Unpaced),
+            traces: Arc::new(NoTraces),
+        };
+        Router::new(self.settings.clone(), ports)
+    }
+
+    /// Notes what a row came to.
+    fn note(&self, trace: &Trace, row: &Row, run: &mut Run) {
+        let score_of = |model: &ModelName| self.rows().model_index(model.as_str()).and_then(|i| score(row, i));
         let heaviest = trace.answer.as_ref().and_then(|answer| answer.heaviest());
         run.scores.push(heaviest.and_then(|c| score_of(&c.model)).unwrap_or(0.0));
         run.costs_usd.push(trace.bill.settled.usd());
         run.decide_us.push(trace.decide_us);
-        pupil.observe(trace);
         for candidate in trace.decision.chosen() {
-            *run.calls.entry(candidate.model.clone()).or_default() += 1;
-            if let Some(score) = score_of(&candidate.model) {
-                pupil.learn(&trace.features, &candidate.model, score);
-            }
+            *run.calls.entry(candidate.model.clone()).or_default() += 1.0;
         }
+        run.duels.extend(self.duel(trace, row));
     }
 
-    /// Feeds the warm rows as logs in which every model was called.
-    fn warm_up(&self, pupil: &mut Pupil) -> anyhow::Result<()> {
-        let Some(warm) = &self.warm else { return Ok(()) };
-        let encoder = Encoder::new(self.settings.secret);
-        for row in &warm.rows {
-            let features = self.features(&encoder, row)?;
-            for (i, model) in warm.models.iter().enumerate() {
-                if let Some(recorded) = row.outcomes.get(i).and_then(Option::as_ref) {
-                    let model = &ModelName::new(model);
-                    pupil.learn(&features, model, recorded.score);
-                    pupil.observe_call(&Call {
-                        model,
-                        prompt_bytes: features.prompt_bytes,
-                        tokens_out: recorded.tokens_out.unwrap_or(0),
-                        cost: recorded.cost.unwrap_or(NanoUsd::ZERO),
-                        latency: Duration::ZERO,
-                    });
-                }
+    /// What was thought of the two models of this row, where there are two.
+    fn duel(&self, trace: &Trace, row: &Row) -> Option<Duel> {
+        let ([a, b], [Some(first), Some(second)]) = (self.rows().models.as_slice(), row.outcomes.as_slice())
+        else {
+            return None;
+        };
+        let quality = |name: &str| trace.decision.candidate(name).map(|c| c.quality);
+        Some(Duel {
+            lead: quality(b)? - quality(a)?,
+            scores: [first.score, second.score],
+            costs_usd: [first, second].map(|recorded| recorded.cost.unwrap_or_default().usd()),
+        })
+    }
+
+    /// The recorded scores of the models that were called, as they are fed back.
+    fn verdict(&self, trace: &Trace, row: &Row, at: usize) -> Verdict {
+        let label = |model: &ModelName| {
+            let place = self.rows().model_index(model.as_str())?;
+            let label = self.noise.label(self.course.train.len() + at, place, score(row, place)?);
+            Some((model.clone(), label))
+        };
+        let labels = trace.decision.chosen().filter_map(|candidate| label(&candidate.model)).collect();
+        Verdict { features: Arc::clone(&trace.features), labels }
+    }
+
+    /// The run of the best mixture of two fixed models: expectations, nothing drawn.
+    fn mixture(&self) -> Run {
+        let ceiling = self.args.budget_per_request.unwrap_or(f64::INFINITY);
+        let Some((best, rows)) = mixture::best(self.rows(), ceiling) else { return Run::default() };
+        let mut calls: BTreeMap<ModelName, f64> = BTreeMap::new();
+        for (model, share) in best.models.into_iter().zip([best.share, 1.0 - best.share]) {
+            if let Some(name) = self.rows().models.get(model).filter(|_| share > 0.0) {
+                *calls.entry(ModelName::new(name)).or_default() += share * rows.len() as f64;
             }
         }
+        let (scores, costs_usd) = rows.into_iter().unzip();
+        Run { scores, costs_usd, calls, ..Run::default() }
+    }
+
+    /// Feeds the warm rows, and then those to train on, as logs in which every model was called.
+    fn warm_up(&self, pupil: &mut Pupil) -> anyhow::Result<()> {
+        let encoder = Encoder::new(self.settings.secret);
+        if let Some(warm) = self.warm {
+            for row in &warm.rows {
+                self.feed(pupil, &encoder, (&warm.models, row), |_, score| score)?;
+            }
+        }
+        for (at, row) in self.course.train.iter().enumerate() {
+            let label = |model, score| self.noise.label(at, model, score);
+            self.feed(pupil, &encoder, (&self.rows().models, row), label)?;
+        }
+        Ok(())
+    }
+
+    fn feed(
+        &self,
+        pupil: &mut Pupil,
+        encoder: &Encoder,
+        (models, row): (&[String], &Row),
+        label: impl Fn(usize, f64) -> f64,
+    ) -> anyhow::Result<()> {
+        let features = Arc::new(self.features(encoder, row)?);
+        let outcomes = models.iter().zip(&row.outcomes).enumerate();
+        let seen = outcomes.filter_map(|(i, (model, recorded))| {
+            let recorded = recorded.as_ref()?;
+            Some(Seen {
+                model: ModelName::new(model),
+                label: Some(label(i, recorded.score)),
+                tokens_out: recorded.tokens_out.unwrap_or(0),
+                cost: recorded.cost.unwrap_or(NanoUsd::ZERO),
+                latency: Duration::ZERO,
+            })
+        });
+        let key = xxh3_64(row.id.as_bytes());
+        pupil.feed(TrainingRow { key, features, task: None, seen: seen.collect(), logged: None });
         Ok(())
     }
 
@@ -171,7 +258,7 @@ impl Desk {
             caller_ref: row.id.clone(),
             ..RouteRequest::default()
         };
-        if self.show_task {
+        if self.args.show_task {
             request.task_type = task_type(&row.task);
             request.tags.insert("task".to_owned(), row.task.chars().take(64).collect());
         }
@@ -197,31 +284,9 @@ fn task_type(task: &str) -> String {
     task.to_lowercase().chars().map(|c| if fits(c) { c } else { '-' }).take(64).collect()
 }
 
-/// The rows in a seeded random order (Fisher-Yates).
-fn order(rows: usize, seed: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..rows).collect();
-    let mut draw = Draw::from_seed(seed ^ 0x0DDB_A110);
-    for i in (1..rows).rev() {
-        // Multiply-shift: the bias of 2^-64 · rows is none at this size.
-        #[expect(clippy::cast_possible_truncation, reason = "the product's upper half is at most i")]
-        let j = ((u128::from(draw.next_u64()) * (i as u128 + 1)) >> 64) as usize;
-        order.swap(i, j);
-    }
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_order_is_a_permutation_that_its_seed_repeats() {
-        let mut once = order(1_000, 3);
-        assert_eq!(once, order(1_000, 3));
-        assert_ne!(once, order(1_000, 4));
-        once.sort_unstable();
-        assert_eq!(once, (0..1_000).collect::<Vec<_>>());
-    }
 
     #[test]
     fn a_task_name_is_brought_into_the_alphabet() {

@@ -4,23 +4,26 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use clap::Parser;
 use pointsman_daemon::backends::recorded_rows::{Rows, Selection};
 use pointsman_daemon::backends::simulated::{World, write_workload};
-use pointsman_daemon::replay::{ReplayArgs, Report, Whose, main, replay};
+use pointsman_daemon::replay::{ReplayArgs, ReplayError, Report, Whose, main, replay};
+
+/// A command line of its own, so that flags are read as the program reads them.
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    args: ReplayArgs,
+}
+
+fn with(outcomes: &Path, policy: Whose, flags: &[&str]) -> ReplayArgs {
+    let outcomes = outcomes.to_str().unwrap();
+    let line = ["replay", "--outcomes", outcomes, "--policy", policy.as_str(), "--seeds", "3", "--json"];
+    Line::parse_from(line.iter().chain(flags)).args
+}
 
 fn args(outcomes: &Path, policy: Whose) -> ReplayArgs {
-    ReplayArgs {
-        outcomes: outcomes.to_owned(),
-        warm: None,
-        pool: Vec::new(),
-        policy,
-        calls: 1,
-        seeds: 3,
-        limit: None,
-        show_task: false,
-        cost_weight: 0.0,
-        json: true,
-    }
+    with(outcomes, policy, &[])
 }
 
 fn root() -> PathBuf {
@@ -142,6 +145,136 @@ fn what_cannot_be_replayed_is_told() {
     let path = workload(folder.path(), 10);
     let unknown = ReplayArgs { pool: vec!["nobody".to_owned()], ..args(&path, Whose::Bandit) };
     assert!(format!("{:#}", replay(&unknown).unwrap_err()).contains("nobody"));
-    assert!(replay(&ReplayArgs { cost_weight: -1.0, ..args(&path, Whose::Bandit) }).is_err());
+    for flags in [
+        ["--cost-weight=-1"].as_slice(),
+        &["--drop", "nobody@1"],
+        &["--degrade", "small-fast@10=0.1"],
+        &["--flip-rate", "2"],
+    ] {
+        let error = replay(&with(&path, Whose::Bandit, flags)).unwrap_err();
+        assert!(error.is::<ReplayError>(), "{flags:?}: {error}");
+        assert!(error.to_string().contains(flags[0].split('=').next().unwrap()), "{error}");
+    }
     assert!(replay(&args(&folder.path().join("none.jsonl"), Whose::Bandit)).is_err());
+}
+
+#[test]
+fn rows_to_train_on_are_fed_and_the_rest_is_routed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = workload(folder.path(), 1_000);
+    let cold = replay(&args(&path, Whose::Bandit)).unwrap();
+    let trained = replay(&with(&path, Whose::Bandit, &["--train-fraction", "0.8"])).unwrap();
+    assert_eq!((cold.rows, trained.rows), (1_000, 200));
+    assert_eq!(trained.best_single.by, "train");
+    assert!(trained.score_mean > cold.score_mean + 0.05, "{} after {}", trained.score_mean, cold.score_mean);
+    // Yardsticks are over the same routed rows: what a run scored is what its own choice scored.
+    let single = replay(&with(&path, Whose::BestSingle, &["--train-fraction", "0.8"])).unwrap();
+    for run in &single.runs {
+        assert!((run.score - run.single_score).abs() < 1e-9, "{run:?}");
+    }
+    let oracle = replay(&with(&path, Whose::Oracle, &["--train-fraction", "0.8"])).unwrap();
+    assert!((oracle.score_mean - oracle.oracle_score).abs() < 1e-9);
+    // Labels that are all turned over teach the contrary.
+    let flipped = ["--train-fraction", "0.8", "--flip-rate", "1"];
+    let misled = replay(&with(&path, Whose::Bandit, &flipped)).unwrap();
+    assert!(misled.score_mean < trained.random_score, "{} of {}", misled.score_mean, trained.random_score);
+}
+
+#[test]
+fn feedback_that_is_late_or_rare_costs_and_none_teaches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = workload(folder.path(), 1_500);
+    let of = |flags: &[&str]| replay(&with(&path, Whose::Bandit, flags)).unwrap();
+    let at_once = of(&[]);
+    assert_eq!(of(&["--delay", "0", "--feedback-rate", "1", "--flip-rate", "0"]).runs, at_once.runs);
+    let late = of(&["--delay", "500"]);
+    assert!(late.score_mean < at_once.score_mean && late.score_mean > late.random_score + 0.02);
+    let rare = of(&["--feedback-rate", "0.1"]);
+    assert!(rare.score_mean < at_once.score_mean);
+    for flags in [["--delay", "1500"], ["--feedback-rate", "0"]] {
+        let none = of(&flags);
+        assert!((none.score_mean - none.random_score).abs() < 0.03, "{}", none.score_mean);
+        assert!((none.context_free_score - none.random_score).abs() < 0.03, "{}", none.context_free_score);
+    }
+}
+
+#[test]
+fn seeds_run_on_from_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = workload(folder.path(), 300);
+    let all = replay(&args(&path, Whose::Bandit)).unwrap();
+    assert_eq!(all.runs.iter().map(|run| run.seed).collect::<Vec<_>>(), [0, 1, 2]);
+    let later = replay(&ReplayArgs { first_seed: 2, seeds: 1, ..args(&path, Whose::Bandit) }).unwrap();
+    assert_eq!(later.runs[0], all.runs[2]);
+}
+
+#[test]
+fn changes_on_the_way_show_in_their_phases() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = workload(folder.path(), 900);
+    let plain = replay(&args(&path, Whose::BestSingle)).unwrap();
+    assert!(plain.phases.is_empty() && plain.budget_utilisation.is_none());
+    let best = plain.best_single.name.as_str();
+    let at = |row: usize, value: &str| format!("{best}@{row}{value}");
+    let budget = format!("{}", plain.cost_mean_usd * 2.0);
+
+    let changes = ["--degrade", &at(300, "=1"), "--degrade", &at(600, "=0"), "--reprice", &at(600, "=10")];
+    let flags = [["--budget-per-request", budget.as_str()].as_slice(), &changes].concat();
+    // The rows of hindsight would choose another: the yardstick is held to the one that was best.
+    let warm = ReplayArgs { warm: Some(path.clone()), ..with(&path, Whose::BestSingle, &flags) };
+    let report = replay(&warm).unwrap();
+    assert_eq!(report.best_single.name, best);
+    let rows: Vec<_> = report.phases.iter().map(|phase| (phase.from_row, phase.rows)).collect();
+    assert_eq!(rows, [(0, 300), (300, 300), (600, 300)]);
+    assert!(report.phases[1].score_mean < 1e-9, "{:?}", report.phases);
+    assert!((report.phases[0].score_mean - report.phases[2].score_mean).abs() < 0.1, "{:?}", report.phases);
+    let used: Vec<f64> = report.phases.iter().map(|phase| phase.budget_utilisation.unwrap()).collect();
+    assert!((used[0] - 0.5).abs() < 0.1 && (used[1] - 0.5).abs() < 0.1 && (used[2] - 5.0).abs() < 1.0, "{used:?}");
+    assert!((report.budget_utilisation.unwrap() - used.iter().sum::<f64>() / 3.0).abs() < 1e-9);
+    assert!(report.budget_utilisation_max.unwrap() >= report.budget_utilisation.unwrap());
+
+    // Who is gone is not called, from the very row on; who comes is called from it on.
+    let share = |policy, flags: &[&str]| {
+        let warm = ReplayArgs { warm: Some(path.clone()), ..with(&path, policy, flags) };
+        replay(&warm).unwrap().share_by_model.get(best).copied().unwrap_or(0.0)
+    };
+    let back = ["--drop", &at(300, ""), "--add", &at(450, "")];
+    for (flags, expected) in [(&back[..2], 1.0 / 3.0), (&back[2..], 0.5), (&back, 5.0 / 6.0)] {
+        assert!((share(Whose::BestSingle, flags) - expected).abs() < 1e-9, "{flags:?}");
+    }
+    assert!(share(Whose::Bandit, &["--drop", &at(0, "")]) < 1e-9);
+    let oracle = replay(&with(&path, Whose::Oracle, &[&back[..], &changes].concat())).unwrap();
+    assert!((oracle.score_mean - oracle.oracle_score).abs() < 1e-9);
+}
+
+#[test]
+fn a_mixture_meets_the_ceiling_and_beats_no_oracle() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = workload(folder.path(), 600);
+    let single = replay(&args(&path, Whose::BestSingle)).unwrap();
+    let free = replay(&args(&path, Whose::Mix2)).unwrap();
+    assert!((free.score_mean - single.score_mean).abs() < 1e-9, "without a ceiling it is the best single model");
+    assert!((free.cost_mean_usd - single.cost_mean_usd).abs() < 1e-12);
+    let half = format!("{}", single.cost_mean_usd / 2.0);
+    let mixed = replay(&with(&path, Whose::Mix2, &["--budget-per-request", &half])).unwrap();
+    assert!(mixed.score_mean < free.score_mean && mixed.score_mean < mixed.oracle_score);
+    let used = mixed.budget_utilisation.unwrap();
+    assert!(used <= 1.0 + 1e-9, "{used}");
+    assert!(mixed.share_by_model.len() <= 2 && (mixed.calls_mean - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn two_models_are_told_apart_by_what_was_thought_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = workload(folder.path(), 1_200);
+    let all = replay(&args(&path, Whose::Bandit)).unwrap();
+    assert!(all.two_models.is_none());
+    let pool: Vec<String> = all.share_by_model.keys().take(2).cloned().collect();
+    let flags = ["--train-fraction", "0.7"];
+    let two = replay(&ReplayArgs { pool, ..with(&path, Whose::Bandit, &flags) }).unwrap();
+    let curve = two.two_models.unwrap();
+    let (weak, strong) = (&curve.points[0], &curve.points[20]);
+    assert!(weak.score <= strong.score && (strong.score - two.best_single.score).abs() < 0.2);
+    let middle = curve.points[10].score;
+    assert!(middle > (weak.score + strong.score) / 2.0 + 0.02, "{curve:?}");
 }

@@ -37,7 +37,8 @@ fn world() -> World {
 
 fn value(world: &World, policy: &[Picks]) -> f64 {
     let rows = world.right.iter().zip(policy);
-    rows.map(|(right, picks)| right.iter().zip(picks).map(|(r, p)| r * p).sum::<f64>()).sum::<f64>() / PROMPTS as f64
+    rows.map(|(right, picks)| right.iter().zip(picks).map(|(r, p)| r * p).sum::<f64>()).sum::<f64>()
+        / PROMPTS as f64
 }
 
 /// Mostly the first model, with a floor.
@@ -80,7 +81,12 @@ impl Known for Row<'_> {
 }
 
 /// One log of the policy `log`, and on it the evidence for each of the policies, `log` being the incumbent.
-fn evidence(world: &World, log: &[Picks], policies: &[Vec<Picks>], seed: u64) -> Vec<(estimate::Estimates, Evidence)> {
+fn evidence(
+    world: &World,
+    log: &[Picks],
+    policies: &[Vec<Picks>],
+    seed: u64,
+) -> Vec<(estimate::Estimates, Evidence)> {
     let mut draw = Draw::from_seed(seed);
     let (mut features, mut folds, mut labels, mut drawn) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in 0..DECISIONS {

@@ -214,9 +214,7 @@ mod tests {
         let mut draw = Draw::from_seed(seen as u64);
         let x = Array2::from_shape_fn((80, 12), |_| draw.uniform() - 0.4);
         let labels: Vec<Labels> = (0..80)
-            .map(|i| {
-                (0..seen).map(|s| ((i + s * 3) % lanes, if draw.uniform() < 0.6 { 1.0 } else { 0.0 })).collect()
-            })
+            .map(|i| (0..seen).map(|s| ((i + s) % lanes, if draw.uniform() < 0.6 { 1.0 } else { 0.0 })).collect())
             .collect();
         let row = |at: usize, row: &mut SparseRow| {
             row.clear();

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use pointsman_proto::v1;
 use pointsman_proto::v1::policy_service_server::PolicyService;
 use serde_json::Value;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::later::{Nothing, not_yet};
 use super::status::{Reason, Refusal};
 use crate::learning::{Learning, LearningStatus};
 use crate::store::ledger::{LedgerStore, PolicyRow, PolicyRunState};
@@ -45,6 +46,17 @@ impl PolicyService for Policies {
         let policy = self.all().await?.into_iter().find(is_asked);
         let unknown = || Refusal::new(Reason::UnknownPolicy, "no policy has this version, see ListPolicies");
         Ok(Response::new(v1::GetPolicyResponse { policy: Some(policy.ok_or_else(unknown)?) }))
+    }
+
+    type TrainStream = Nothing<v1::TrainResponse>;
+
+    not_yet! {
+        train: v1::TrainRequest => Self::TrainStream;
+        evaluate: v1::EvaluateRequest => v1::EvaluateResponse;
+        promote: v1::PromoteRequest => v1::PromoteResponse;
+        rollback: v1::RollbackRequest => v1::RollbackResponse;
+        set_shadow: v1::SetShadowRequest => v1::SetShadowResponse;
+        install_policy: Streaming<v1::InstallPolicyRequest> => v1::InstallPolicyResponse;
     }
 }
 

@@ -16,9 +16,10 @@ use pointsman_router::ids::DecisionId;
 use pointsman_router::model::PoolSource;
 use prost::Message as _;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::export::{self, Export};
+use super::later::not_yet;
 use super::reading::{TraceReader, Wanted};
 use super::status::{Reason, Refusal};
 use super::tables;
@@ -147,6 +148,11 @@ impl StatsService for Statistics {
             keep_days: self.keeps.keep_days,
             keep_bytes: self.keeps.keep_bytes,
         }))
+    }
+
+    not_yet! {
+        import_traces: Streaming<v1::ImportTracesRequest> => v1::ImportTracesResponse;
+        get_report: v1::GetReportRequest => v1::GetReportResponse;
     }
 }
 

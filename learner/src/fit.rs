@@ -6,3 +6,4 @@ pub mod encoder;
 pub mod kernels;
 pub mod ridge;
 pub mod svd;
+pub mod topics;

@@ -16,16 +16,18 @@ use std::sync::Arc;
 
 use ndarray::{Array2, Axis};
 use pointsman_router::artifact::{Artifact, ArtifactKind, Origin};
-use pointsman_router::features::Features;
+use pointsman_router::features::{Features, SURFACE_DIMS};
+use pointsman_router::ids::TaskType;
 use pointsman_router::projection::{PROJECTION_ROWS, Projection, ProjectionShape};
-use pointsman_router::quality::{Platt, Quality, kernel_inputs, to_cluster_inputs};
+use pointsman_router::quality::{Platt, Quality, SURFACE_WEIGHT, kernel_inputs, to_cluster_inputs};
+use pointsman_router::topic::Topics;
 
 pub use self::report::{ModelReport, RoutingReport, TrainingReport};
 use self::sample::Sample;
 use crate::fit::encoder::{Encoder, EncoderSettings};
 use crate::fit::ridge::{Labels, Problem, RidgeSettings};
 use crate::fit::svd::SparseRow;
-use crate::fit::{calibrate, kernels};
+use crate::fit::{calibrate, kernels, topics};
 use crate::rows::Rows;
 
 /// How to train.
@@ -139,7 +141,8 @@ pub fn train<R: Rows>(
     let mut last = work.fit(features.len(), first.directions)?;
     last.quality.platt = platt;
     let origin = Origin { rows: sample.read, labels: sample.labels(), seed: settings.seed };
-    let artifact = Artifact { kind: settings.kind, origin, projection: last.projection, quality: last.quality };
+    let Fitted { projection, quality, .. } = last;
+    let artifact = Artifact { kind: settings.kind, origin, projection, quality, topics: work.topics() };
     Ok(Trained { artifact, report })
 }
 
@@ -186,6 +189,18 @@ impl<'a> Work<'a> {
         };
         let labels = sample.rows.iter().map(|row| row.labels.clone()).collect();
         Ok(Self { sample, features, encoder, settings, labels, kernel: array(kernel), cluster: array(cluster) })
+    }
+
+    /// The task types, on the dense inputs as the projection makes them.
+    fn topics(&self) -> Topics {
+        let tasks: Vec<Option<TaskType>> = self.sample.rows.iter().map(|row| row.task.clone()).collect();
+        let mut dense = self.kernel.clone();
+        dense
+            .columns_mut()
+            .into_iter()
+            .take(SURFACE_DIMS)
+            .for_each(|mut s| s.mapv_inplace(|x| x / SURFACE_WEIGHT));
+        topics::topics(dense.view(), &tasks)
     }
 
     /// Fits on the first `rows` rows; the regression begins from `begin`.

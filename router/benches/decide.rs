@@ -201,6 +201,7 @@ fn parts(c: &mut Criterion) {
     let task = TaskType::new("complex_reasoning");
     let features = encoder.encode(&request);
     let ask = Ask {
+        projected: &[],
         features: &features,
         task: &task,
         objective: Objective { cost_weight_per_usd: 20.0 },

@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::features::SchemaHash;
-use crate::ids::PolicyVersion;
+use crate::ids::{PolicyVersion, TaskType};
 use crate::projection::Projection;
 use crate::quality::Quality;
+use crate::topic::Topics;
 
 const MAGIC: &[u8; 8] = b"pmpolicy";
 const FORMAT: u32 = 1;
@@ -68,6 +69,8 @@ pub struct Artifact {
     pub projection: Projection,
     /// The fitted quality of the models.
     pub quality: Quality,
+    /// The fitted task types.
+    pub topics: Topics,
 }
 
 /// Why bytes are no artifact that can be used here.
@@ -164,6 +167,13 @@ impl Artifact {
         self.projection.is_sound()
             && self.projection.directions() == self.quality.models.len()
             && self.quality.is_sound(self.projection.width())
+            && self.topics.is_sound(self.projection.width())
+    }
+
+    /// The task type of a request, from what the projection made of it.
+    #[must_use]
+    pub fn infer_task(&self, projected: &[f32]) -> Option<TaskType> {
+        self.topics.infer(projected.get(..self.projection.width())?).cloned()
     }
 
     fn version_of(&self, checksum: u64) -> PolicyVersion {
@@ -200,6 +210,7 @@ pub(crate) mod tests {
                 clusters: vec![Clusters { centroids: vec![0.0; inputs], means: vec![0.8, 0.3] }],
                 platt: vec![Platt::IDENTITY; 2],
             },
+            topics: Topics::default(),
         }
     }
 

@@ -155,6 +155,7 @@ mod tests {
         let features = features();
         let policy = BanditPolicy::new(settings.version(SchemaHash(0)), settings, Arc::new(heads));
         let ask = Ask {
+            projected: &[],
             features: &features,
             task: &TaskType::new("t"),
             objective,

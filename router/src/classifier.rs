@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use crate::artifact::Artifact;
-use crate::ids::PolicyVersion;
+use crate::features::Features;
+use crate::ids::{PolicyVersion, TaskType};
 use crate::policy::{Ask, Completion, Estimate, Policy, PolicyKind, Scored};
 use crate::selection::floor;
 
@@ -37,9 +38,17 @@ impl Policy for ClassifierPolicy {
         PolicyKind::Classifier
     }
 
+    fn project(&self, features: &Features) -> Vec<f32> {
+        self.artifact.projection.project(features)
+    }
+
+    fn infer_task(&self, projected: &[f32]) -> Option<TaskType> {
+        self.artifact.infer_task(projected)
+    }
+
     fn score(&self, ask: &Ask<'_>) -> Scored {
-        let Artifact { projection, quality, .. } = &*self.artifact;
-        let logits = quality.logits(&projection.project(ask.features));
+        let quality = &self.artifact.quality;
+        let logits = quality.logits(ask.projected);
         let fitted: Vec<f64> = logits.into_iter().map(|logit| sigmoid(f64::from(logit))).collect();
         let mean = fitted.iter().sum::<f64>() / fitted.len().max(1) as f64;
         let mut estimates: Vec<Estimate> = ask

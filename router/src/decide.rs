@@ -78,7 +78,7 @@ pub fn decide(
     means: Means,
 ) -> Result<Decision, DecideError> {
     let Means { left, pace } = means;
-    let Encoded { admitted, features, task } = encoded;
+    let Encoded { admitted, features, projected, task } = encoded;
     let request = &admitted.request;
     let objective = objective(request, settings, pace);
     // A free model passes even where a budget overran: denying it would save nothing.
@@ -93,6 +93,7 @@ pub fn decide(
     let policy = admitted.snapshot.policy.as_ref();
     let ask = Ask {
         features,
+        projected,
         task: &task.name,
         objective,
         caller_ref: request.prompt.caller_ref.as_deref(),

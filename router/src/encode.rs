@@ -42,6 +42,8 @@ pub struct Encoded {
     pub admitted: Admitted,
     /// Its features; the trace keeps the same.
     pub features: Arc<Features>,
+    /// What the policy that it is pinned to made of them.
+    pub projected: Vec<f32>,
     /// Its task type, given or inferred.
     pub task: Task,
 }
@@ -50,11 +52,16 @@ pub struct Encoded {
 #[must_use]
 pub fn encode(encoder: &Encoder, admitted: Admitted) -> Encoded {
     let features = Arc::new(encoder.encode(&admitted.request));
+    let policy = &admitted.snapshot.policy;
+    let projected = policy.project(&features);
     let task = match &admitted.request.task_type {
         Some(name) => Task { name: name.clone(), inferred: false },
-        None => Task { name: task::infer(&features), inferred: true },
+        None => {
+            let name = policy.infer_task(&projected).unwrap_or_else(|| task::infer(&features));
+            Task { name, inferred: true }
+        }
     };
-    Encoded { admitted, features, task }
+    Encoded { admitted, features, projected, task }
 }
 
 /// Makes features; immutable, one per installation.

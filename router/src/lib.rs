@@ -22,6 +22,7 @@ pub mod model;
 pub mod features;
 pub mod projection;
 pub mod quality;
+pub mod topic;
 pub mod forecast;
 pub mod pacing;
 pub mod policy;

@@ -52,6 +52,8 @@ pub struct Contender {
 pub struct Ask<'a> {
     /// The features of the request.
     pub features: &'a Features,
+    /// What this very policy made of them by [`Policy::project`].
+    pub projected: &'a [f32],
     /// The task type, given or inferred.
     pub task: &'a TaskType,
     /// What counts.
@@ -126,6 +128,17 @@ pub trait Policy: Send + Sync + fmt::Debug {
 
     /// The kind of policy.
     fn kind(&self) -> PolicyKind;
+
+    /// What it makes of the features before it is asked, once a request; empty where it reads them as they
+    /// are.
+    fn project(&self, _: &Features) -> Vec<f32> {
+        Vec::new()
+    }
+
+    /// The task type of a request whose caller named none, where the policy can tell.
+    fn infer_task(&self, _: &[f32]) -> Option<TaskType> {
+        None
+    }
 
     /// Scores the contenders. The answer depends on nothing but the policy and the ask.
     fn score(&self, ask: &Ask<'_>) -> Scored;

@@ -107,6 +107,7 @@ mod tests {
             })
             .collect();
         let ask = Ask {
+            projected: &[],
             features: &features,
             task: &TaskType::new(task),
             objective: Objective { cost_weight_per_usd: 1.0 },

@@ -11,11 +11,12 @@ use pointsman_router::check::check;
 use pointsman_router::clock::Clock as _;
 use pointsman_router::encode::Encoder;
 use pointsman_router::features::Features;
-use pointsman_router::ids::ModelName;
+use pointsman_router::ids::{ModelName, TaskType};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool};
 use pointsman_router::money::NanoUsd;
-use pointsman_router::pacing::Unpaced;
+use pointsman_router::pacing::{Offer, Pacer};
 use pointsman_router::pipeline::{Ports, Router};
+use pointsman_router::policy::{Ask, Contender, Objective};
 use pointsman_router::progress::Unwatched;
 use pointsman_router::request::{KindName, RouteRequest};
 use pointsman_router::settings::Settings;
@@ -29,7 +30,7 @@ use super::figures::{Duel, Run, Yardsticks};
 use super::mixture;
 use super::pupil::{Known, Pupil};
 use super::report::{self, Report};
-use super::stand::{LatestPolicy, NoBudget, NoTraces, OnePool, RunSeeds};
+use super::stand::{LatestPolicy, NoBudget, NoTraces, OnePool, RunPacer, RunSeeds};
 use super::{ReplayArgs, Whose};
 use crate::backends::recorded::RecordedBackend;
 use crate::backends::recorded_rows::{Row, Rows};
@@ -78,6 +79,9 @@ fn settings(args: &ReplayArgs) -> Settings {
     }
 }
 
+/// Rows that were fed and that a pacer hears of, at most.
+const OFFERED: usize = 384;
+
 /// What the runs of one course stand on.
 struct Stage<'a> {
     args: &'a ReplayArgs,
@@ -107,7 +111,9 @@ impl<'a> Stage<'a> {
         self.warm_up(&mut pupil)?;
         pupil.begin(self.course.seed)?;
         let latest = Arc::new(LatestPolicy::new(pupil.snapshot().policy));
-        let router = self.router(&latest);
+        let pacer = Arc::new(RunPacer::new(self.args.budget_per_request));
+        self.offer_fed(&pupil, &*pacer)?;
+        let router = self.router(&latest, &pacer);
         let mut run = Run::default();
         let mut post = Post::new(self.args.delay);
         let start = SystemClock.now();
@@ -117,7 +123,7 @@ impl<'a> Stage<'a> {
             latest.publish(Pupil::stand_in());
             let trace = routed.map_err(|error| anyhow::anyhow!("row {}: {error}", row.id))?;
             self.note(&trace, row, &mut run);
-            // Money is known at once, and this is where a pacer would be told of it.
+            // Money is known at once; what was said of the answer comes by post.
             pupil.observe(&trace);
             if self.noise.comes(self.course.train.len() + at) {
                 post.send(at, self.verdict(&trace, row, at));
@@ -140,14 +146,14 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn router(&self, latest: &Arc<LatestPolicy>) -> Router {
+    fn router(&self, latest: &Arc<LatestPolicy>, pacer: &Arc<RunPacer>) -> Router {
         let ports = Ports {
             clock: Arc::new(SystemClock),
             seeds: Arc::new(RunSeeds::new(self.course.seed)),
             pools: Arc::new(OnePool(Arc::clone(&self.pool))),
             policies: Arc::clone(latest) as _,
             ledger: Arc::new(NoBudget),
-            pacer: Arc::new(Unpaced),
+            pacer: Arc::clone(pacer) as _,
             traces: Arc::new(NoTraces),
         };
         Router::new(self.settings.clone(), ports)
@@ -241,6 +247,40 @@ impl<'a> Stage<'a> {
         });
         let key = xxh3_64(row.id.as_bytes());
         pupil.feed(TrainingRow { key, features, task: None, seen: seen.collect(), logged: None });
+        Ok(())
+    }
+
+    /// Tells the pacer what the last of the rows that were fed would have had on offer.
+    fn offer_fed(&self, pupil: &Pupil, pacer: &dyn Pacer) -> anyhow::Result<()> {
+        if self.args.budget_per_request.is_none() {
+            return Ok(());
+        }
+        let encoder = Encoder::new(self.settings.secret);
+        let fed = self.warm.map_or(&[][..], |warm| &warm.rows).iter().chain(&self.course.train);
+        let fed: Vec<&Row> = fed.collect();
+        let (snapshot, task) = (pupil.snapshot(), TaskType::new("simple_query"));
+        for row in fed.iter().skip(fed.len().saturating_sub(OFFERED)) {
+            let features = self.features(&encoder, row)?;
+            let contenders: Vec<Contender> = self
+                .pool
+                .models()
+                .iter()
+                .map(|model| Contender {
+                    name: model.name().clone(),
+                    forecast: snapshot.forecasts.forecast(&model.card, features.prompt_bytes, None),
+                    barred: false,
+                })
+                .collect();
+            let objective = Objective { cost_weight_per_usd: self.args.cost_weight };
+            let projected = &snapshot.policy.project(&features);
+            let (features, task, contenders) = (&features, &task, contenders.as_slice());
+            let ask = Ask { features, projected, task, objective, caller_ref: None, contenders };
+            let scored = snapshot.policy.score(&ask);
+            let offers = scored.estimates.iter().zip(contenders);
+            let offers: Vec<Offer> =
+                offers.map(|(e, c)| Offer { quality: e.quality, cost_usd: c.forecast.cost.usd() }).collect();
+            pacer.offered(&offers, self.args.cost_weight);
+        }
         Ok(())
     }
 

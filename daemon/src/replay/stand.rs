@@ -10,6 +10,7 @@ use pointsman_router::hold::{Bill, Hold, HoldError, Ledger};
 use pointsman_router::ids::DecisionId;
 use pointsman_router::model::{Pool, PoolSource};
 use pointsman_router::money::NanoUsd;
+use pointsman_router::pacing::{MeanCost, Offer, Pace, Pacer};
 use pointsman_router::policy::{Policy, PolicySource, Snapshot};
 use pointsman_router::trace::{Trace, TraceSink, TracesFull};
 
@@ -32,6 +33,35 @@ impl Ledger for NoBudget {
     }
 
     fn settle(&self, _: &Hold, _: Bill) {}
+}
+
+/// Paces a run to its mean cost of a request, where it has one.
+#[derive(Debug)]
+pub(super) struct RunPacer(Option<Mutex<MeanCost>>);
+
+impl RunPacer {
+    pub(super) fn new(target_usd: Option<f64>) -> Self {
+        Self(target_usd.and_then(NanoUsd::from_usd).map(|target| Mutex::new(MeanCost::new(target))))
+    }
+
+    fn with<T>(&self, of: impl FnOnce(&mut MeanCost) -> T) -> Option<T> {
+        let pacer = self.0.as_ref()?;
+        Some(of(&mut pacer.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Pacer for RunPacer {
+    fn pace(&self, _: Timestamp) -> Pace {
+        self.with(MeanCost::pace).unwrap_or_default()
+    }
+
+    fn offered(&self, offers: &[Offer], cost_weight_per_usd: f64) {
+        self.with(|pacer| pacer.offered(offers, cost_weight_per_usd));
+    }
+
+    fn spent(&self, cost: NanoUsd, _: Timestamp) {
+        self.with(|pacer| pacer.spent(cost));
+    }
 }
 
 /// Keeps nothing: the runner is given each trace as the reply.

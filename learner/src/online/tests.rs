@@ -306,6 +306,7 @@ fn topic_world(context: bool) -> f64 {
             .collect();
         let features = if context { features(&text.join(" ")) } else { blank([0.0; 8]) };
         let ask = Ask {
+            projected: &[],
             features: &features,
             task: &TaskType::new("t"),
             objective: Objective { cost_weight_per_usd: 0.0 },

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pointsman_router::features::Features;
-use pointsman_router::ids::ModelName;
+use pointsman_router::ids::{ModelName, TaskType};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{ROWS_MIN, Stage, TrainError};
@@ -22,6 +22,8 @@ pub(super) struct Judged {
     pub(super) features: Arc<Features>,
     /// Lane and label of each judged model that is fitted.
     pub(super) labels: Labels,
+    /// The task type, where the caller named it.
+    pub(super) task: Option<TaskType>,
 }
 
 /// The rows that are fitted on, in their order.
@@ -83,10 +85,10 @@ impl Sample {
         }
         let rows: Vec<Judged> = kept
             .into_iter()
-            .map(|Judged { features, labels }| {
+            .map(|Judged { features, labels, task }| {
                 let lane = |place: usize| lanes.get(place).copied().flatten();
                 let labels = labels.into_iter().filter_map(|(place, label)| Some((lane(place)?, label)));
-                Judged { features, labels: labels.collect() }
+                Judged { features, labels: labels.collect(), task }
             })
             .filter(|row| !row.labels.is_empty())
             .collect();
@@ -118,7 +120,7 @@ fn named(row: &TrainingRow, names: &mut BTreeMap<ModelName, usize>) -> Judged {
             labels.push((place, label.clamp(0.0, 1.0) as f32));
         }
     }
-    Judged { features: Arc::clone(&row.features), labels }
+    Judged { features: Arc::clone(&row.features), labels, task: row.task.clone() }
 }
 
 /// Hashes up to this are kept, so that about `rows_max` of `hint` rows are.

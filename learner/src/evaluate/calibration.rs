@@ -76,8 +76,10 @@ mod tests {
     use super::*;
 
     fn check(pairs: &[(f64, f64)], expected_error: f64, brier: f64) {
-        let predictions: Vec<Prediction> =
-            pairs.iter().map(|(probability, score)| Prediction { probability: *probability, score: *score }).collect();
+        let predictions: Vec<Prediction> = pairs
+            .iter()
+            .map(|(probability, score)| Prediction { probability: *probability, score: *score })
+            .collect();
         let found = calibration(&predictions).unwrap();
         assert!((found.expected_error - expected_error).abs() < 1e-12, "{found:?}");
         assert!((found.brier - brier).abs() < 1e-12, "{found:?}");

@@ -149,7 +149,8 @@ mod tests {
     }
 
     fn recovery(rows: &[(f64, f64, f64)]) -> Option<Recovery> {
-        let rows: Vec<Pair> = rows.iter().map(|(wish, weak, strong)| Pair { wish: *wish, weak: *weak, strong: *strong }).collect();
+        let rows: Vec<Pair> =
+            rows.iter().map(|(wish, weak, strong)| Pair { wish: *wish, weak: *weak, strong: *strong }).collect();
         Recovery::of(&rows)
     }
 

@@ -144,7 +144,9 @@ impl fmt::Display for Reason {
                 "it is worse than the best single model ({difference:+.4}, standard error {standard_error:.4}); train it \
                  on more feedback"
             ),
-            Self::NotANumber => f.write_str("its estimates are no numbers; evaluate it on decisions with feedback"),
+            Self::NotANumber => {
+                f.write_str("its estimates are no numbers; evaluate it on decisions with feedback")
+            }
         }
     }
 }
@@ -275,10 +277,9 @@ mod tests {
             |r| matches!(r, [Reason::TooFewAlike { rows_wanted, .. }] if (rows_wanted - 2_000.0).abs() < 1e-9),
         );
         check(&Evidence { cost_usd: 1.03e-4, ..good() }, |r| matches!(r, [Reason::TooDear { .. }]));
-        check(
-            &Evidence { over_single: Some(estimate(-0.02, 0.01)), ..good() },
-            |r| matches!(r, [Reason::BelowSingle { .. }]),
-        );
+        check(&Evidence { over_single: Some(estimate(-0.02, 0.01)), ..good() }, |r| {
+            matches!(r, [Reason::BelowSingle { .. }])
+        });
         let bad = Evidence {
             effective_sample_size: 0.0,
             cost_usd: 1.0,

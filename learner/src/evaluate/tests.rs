@@ -1,5 +1,7 @@
 //! The whole of it on a closed-form world: forty prompts, three models, known chances of being right.
 
+#![expect(clippy::cast_possible_truncation, reason = "a test: the numbers are small")]
+
 use pointsman_router::clock::Draw;
 use pointsman_router::selection::{aim, floor};
 
@@ -37,7 +39,8 @@ fn world() -> World {
 
 fn value(world: &World, policy: &[Picks]) -> f64 {
     let rows = world.right.iter().zip(policy);
-    rows.map(|(right, picks)| right.iter().zip(picks).map(|(r, p)| r * p).sum::<f64>()).sum::<f64>() / PROMPTS as f64
+    rows.map(|(right, picks)| right.iter().zip(picks).map(|(r, p)| r * p).sum::<f64>()).sum::<f64>()
+        / PROMPTS as f64
 }
 
 /// Mostly the first model, with a floor.
@@ -80,7 +83,12 @@ impl Known for Row<'_> {
 }
 
 /// One log of the policy `log`, and on it the evidence for each of the policies, `log` being the incumbent.
-fn evidence(world: &World, log: &[Picks], policies: &[Vec<Picks>], seed: u64) -> Vec<(estimate::Estimates, Evidence)> {
+fn evidence(
+    world: &World,
+    log: &[Picks],
+    policies: &[Vec<Picks>],
+    seed: u64,
+) -> Vec<(estimate::Estimates, Evidence)> {
     let mut draw = Draw::from_seed(seed);
     let (mut features, mut folds, mut labels, mut drawn) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in 0..DECISIONS {
@@ -175,7 +183,7 @@ fn intervals_cover_the_gate_opens_for_the_better_and_aiming_opens_it_wider() {
 fn a_canary_takes_back_what_the_log_could_not_know() {
     let mut world = world();
     let (log, policy) = (incumbent(), candidate(24, 0));
-    let found = evidence(&world, &log, &[policy.clone()], 3);
+    let found = evidence(&world, &log, std::slice::from_ref(&policy), 3);
     assert!(judge(&found[0].1, &GateSettings::default()).passes());
     let run = |world: &World, seed| {
         let settings = CanarySettings { share: 0.2, expected: value(world, &log), ..CanarySettings::default() };

@@ -143,7 +143,8 @@ fn one_draw_has_no_bounds_and_no_weight_no_sample() {
     let (rows, plans) = rows();
     let one = estimate(&rows[1..2], &plans[1..2]).unwrap().doubly_robust;
     assert_eq!(one.interval(), (f64::NEG_INFINITY, f64::INFINITY));
-    let nowhere: Vec<Plan> = plans.iter().map(|plan| Plan { propensity: 0.0, unsupported: 1.0, ..*plan }).collect();
+    let nowhere: Vec<Plan> =
+        plans.iter().map(|plan| Plan { propensity: 0.0, unsupported: 1.0, ..*plan }).collect();
     let found = estimate(&rows, &nowhere).unwrap();
     assert!(found.effective_sample_size.abs() < 1e-12 && (found.unsupported - 1.0).abs() < 1e-12);
     assert!(found.snips.value.is_nan() && (found.doubly_robust.value - found.direct.value).abs() < 1e-12);

@@ -1,10 +1,10 @@
 //! Canaries on candidates that are what they seem, and on two that looked good off-policy and are not.
 //!
 //! - *drifted*: the candidate of the first column, which the gate lets pass. After the log was written
-//!   the models that it calls more than the running policy does lose half of what they score, one after
-//!   the other, until it is worse by .03.
-//! - *lucky*: a candidate that is worse by .02 is evaluated on one small log after the other until the gate
-//!   opens. The gate holds for one look, not for hundreds; somebody will look hundreds of times.
+//!   the models that it calls more than the running policy does lose four fifths of what they score, one
+//!   after the other, until it is worse by .03.
+//! - *overfitted*: it was trained on the very rows that it is evaluated on, every other one of the set, and
+//!   knows them by heart. The traffic is the other rows, of which it has learned nothing but noise.
 
 use pointsman_learner::evaluate::canary::{Canary, CanarySettings, CanaryVerdict, Drawn};
 use pointsman_learner::evaluate::gate::{GateSettings, judge};
@@ -12,7 +12,7 @@ use pointsman_router::clock::Draw;
 
 use crate::Options;
 use crate::logs::Log;
-use crate::policies::{Candidate, Logger, candidate};
+use crate::policies::{Candidate, Logger, candidate, unlearned};
 use crate::world::World;
 
 const SHARE: f64 = 0.1;
@@ -20,9 +20,12 @@ const SHARE: f64 = 0.1;
 const RUNS_MAX: u64 = 100;
 /// How much worse the drifted candidate is to be.
 const DRIFT: f64 = -0.03;
-const LUCKY_GAIN: f64 = -0.02;
-const LUCKY_DECISIONS: usize = 5_000;
-const LOOKS_MAX: u64 = 2_000;
+/// What a model that drifted still scores.
+const LEFT: f64 = 0.2;
+/// What the overfitted candidate gains on the rows that it knows.
+const KNOWN_GAIN: f64 = 0.08;
+/// Logs that the overfitted candidate is evaluated on.
+const LOOKS: u64 = 20;
 
 /// What became of the canaries of one kind.
 pub(crate) struct CanaryReport {
@@ -51,18 +54,31 @@ pub(crate) fn run(
     };
     let [better, _, equal] = candidates else { anyhow::bail!("three candidates are expected") };
     let (drifted, lost) = drift(world, logger, &better.choice);
-    let lucky = candidate(world, logger, LUCKY_GAIN);
-    let looks = looks_until_promoted(world, logger, &lucky)?;
-    let lucky_story = match looks {
-        Some(looks) => format!("the gate opened at the {looks}th log of {LUCKY_DECISIONS} decisions"),
-        None => format!("the gate opened at none of {LOOKS_MAX} logs of {LUCKY_DECISIONS} decisions"),
-    };
     Ok(vec![
         watch("better", "as it was in the log".to_owned(), &better.choice, &world.scores),
         watch("equal", "as it was in the log".to_owned(), &equal.choice, &world.scores),
-        watch("drifted", format!("{lost} models lost half of their quality"), &better.choice, &drifted),
-        watch("lucky", lucky_story, &lucky.choice, &world.scores),
+        watch("drifted", format!("{lost} of its models broke after the log"), &better.choice, &drifted),
+        overfitted(world, logger, options, runs)?,
     ])
+}
+
+fn overfitted(world: &World, logger: &Logger, options: &Options, runs: u64) -> anyhow::Result<CanaryReport> {
+    let (seen, traffic) = (world.half(false), world.half(true));
+    let (seen_logger, logger) = (logger.half(world, false), logger.half(world, true));
+    let known = [candidate(&seen, &seen_logger, KNOWN_GAIN)];
+    let mut log = Log::new(&seen, &seen_logger.picks);
+    let mut opened = 0;
+    for look in 0..LOOKS {
+        log.fill(options.decisions, 900_000 + look)?;
+        let found = log.evidence(&known, seen_logger.single)?;
+        opened += found.iter().filter(|(_, one)| judge(one, &GateSettings::default()).passes()).count();
+    }
+    let gain = seen.mean_at(&known[0].choice, &seen.scores) - seen_logger.value;
+    let story =
+        format!("{gain:+.3} on what it was trained and evaluated on: the gate opened {opened} times of {LOOKS}");
+    let choice = unlearned(&traffic, &logger).choice;
+    let case = Case { name: "overfitted", story, choice: &choice, scores: &traffic.scores };
+    Ok(canaries(&traffic, &logger, case, runs))
 }
 
 /// The scores after the drift, and how many models it met.
@@ -77,26 +93,15 @@ fn drift(world: &World, logger: &Logger, choice: &[u16]) -> (Vec<f64>, usize) {
     let mut order: Vec<usize> = (0..world.models).collect();
     order.sort_by(|a, b| extra[*b].total_cmp(&extra[*a]));
     let mut scores = world.scores.clone();
-    for (lost, model) in (1..).zip(order) {
-        scores.iter_mut().skip(model).step_by(world.models).for_each(|score| *score *= 0.5);
+    let mut lost = 0;
+    for model in order.into_iter().filter(|model| extra[*model] > 0.0) {
+        lost += 1;
+        scores.iter_mut().skip(model).step_by(world.models).for_each(|score| *score *= LEFT);
         if world.mean_at(choice, &scores) - world.mean_under(&logger.picks, &scores) <= DRIFT {
-            return (scores, lost);
+            break;
         }
     }
-    (scores, world.models)
-}
-
-/// How many logs it takes until the gate opens by chance.
-fn looks_until_promoted(world: &World, logger: &Logger, lucky: &Candidate) -> anyhow::Result<Option<u64>> {
-    let mut log = Log::new(world, &logger.picks);
-    for look in 1..=LOOKS_MAX {
-        log.fill(LUCKY_DECISIONS, 900_000 + look)?;
-        let found = log.evidence(std::slice::from_ref(lucky), logger.single)?;
-        if found.iter().any(|(_, evidence)| judge(evidence, &GateSettings::default()).passes()) {
-            return Ok(Some(look));
-        }
-    }
-    Ok(None)
+    (scores, lost)
 }
 
 /// One kind of canary.

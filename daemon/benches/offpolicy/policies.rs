@@ -6,7 +6,7 @@ use pointsman_router::clock::Draw;
 use pointsman_router::selection::{Utility, aim, floor, thompson};
 
 use crate::features::DIMS;
-use crate::world::World;
+use crate::world::{World, every_other};
 
 /// Rows that the logging policy has learned from.
 const KNOWN_ROWS: usize = 600;
@@ -34,6 +34,15 @@ pub(crate) struct Logger {
     pub(crate) picks: Vec<f64>,
     /// The best single model on the rows that it has learned from.
     pub(crate) single: u16,
+}
+
+impl Logger {
+    /// The same policy on every other row.
+    pub(crate) fn half(&self, world: &World, is_odd: bool) -> Self {
+        let picks = every_other(&self.picks, world.models, is_odd);
+        let value = world.half(is_odd).mean_under(&picks, &every_other(&world.scores, world.models, is_odd));
+        Self { value, qualities: every_other(&self.qualities, world.models, is_odd), picks, single: self.single }
+    }
 }
 
 /// A policy that always picks the same model on the same row.
@@ -109,6 +118,13 @@ pub(crate) fn candidate(world: &World, logger: &Logger, gain: f64) -> Candidate 
         }
     }
     Candidate { choice }
+}
+
+/// What a candidate chooses on rows that it has learned nothing of: the logging policy's qualities and noise.
+pub(crate) fn unlearned(world: &World, logger: &Logger) -> Candidate {
+    let mut draw = Draw::from_seed(22);
+    let noise: Vec<f64> = world.scores.iter().map(|_| NOISE * gaussian(&mut draw)).collect();
+    Candidate { choice: greedy(world, logger, &noise, 0.0, 0.0) }
 }
 
 fn greedy(world: &World, logger: &Logger, noise: &[f64], truth: f64, cost_weight: f64) -> Vec<u16> {

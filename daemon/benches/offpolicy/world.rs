@@ -100,6 +100,20 @@ impl World {
         }
     }
 
+    /// Every other row, the even or the odd ones.
+    pub(crate) fn half(&self, is_odd: bool) -> Self {
+        let folds: Vec<u8> = every_other(&self.folds, 1, is_odd);
+        Self {
+            rows: folds.len(),
+            scores: every_other(&self.scores, self.models, is_odd),
+            costs: every_other(&self.costs, self.models, is_odd),
+            forecasts: self.forecasts.clone(),
+            features: every_other(&self.features, features::DIMS, is_odd),
+            folds,
+            ..*self
+        }
+    }
+
     /// The mean over rows of a matrix, each row weighted by its pick probabilities.
     pub(crate) fn mean_under(&self, picks: &[f64], of: &[f64]) -> f64 {
         picks.iter().zip(of).map(|(p, x)| p * x).sum::<f64>() / self.rows as f64
@@ -110,4 +124,9 @@ impl World {
         let at = |(row, model): (usize, &u16)| of[row * self.models + usize::from(*model)];
         choice.iter().enumerate().map(at).sum::<f64>() / self.rows as f64
     }
+}
+
+/// Every other row of a matrix.
+pub(crate) fn every_other<T: Copy>(matrix: &[T], stride: usize, is_odd: bool) -> Vec<T> {
+    matrix.chunks_exact(stride).skip(usize::from(is_odd)).step_by(2).flatten().copied().collect()
 }

@@ -214,6 +214,9 @@ fn mean_squares(design: &Design<'_>, centre: &[f64]) -> Vec<f64> {
     sums.iter().map(|sum| sum / rows).collect()
 }
 
+/// Labels that are added at once.
+const BLOCK: usize = 4;
+
 /// The normal equations of one model: the lower triangle of Σw·zzᵀ row after row, and Σw·z·y, with
 /// z = [1, features].
 #[derive(Debug, Clone)]
@@ -228,16 +231,20 @@ impl Equations {
         Self { size, triangle: vec![0.0; size * (size + 1) / 2], right: vec![0.0; size] }
     }
 
-    fn add(&mut self, z: &[f64], score: f64, weight: f64) {
+    /// Adds some labels at once, so that each cell is read and written once for all of them. `z` has a row
+    /// per label.
+    fn add(&mut self, z: &[Vec<f64>; BLOCK], labels: &[(f64, f64); BLOCK]) {
+        let [z0, z1, z2, z3] = z;
         let mut rest = self.triangle.as_mut_slice();
-        for (i, zi) in z.iter().enumerate() {
+        for i in 0..self.size {
             let (row, below) = std::mem::take(&mut rest).split_at_mut(i + 1);
-            let scaled = weight * zi;
-            for (cell, zj) in row.iter_mut().zip(z) {
-                *cell += scaled * zj;
+            let scaled: [f64; BLOCK] = std::array::from_fn(|b| labels[b].1 * z[b][i]);
+            let columns = z0.iter().zip(z1).zip(z2).zip(z3);
+            for (cell, (((a, b), c), d)) in row.iter_mut().zip(columns) {
+                *cell += scaled[0] * a + scaled[1] * b + (scaled[2] * c + scaled[3] * d);
             }
             rest = below;
-            self.right[i] += scaled * score;
+            self.right[i] += scaled.iter().zip(labels).map(|(x, (score, _))| x * score).sum::<f64>();
         }
     }
 
@@ -302,16 +309,26 @@ struct Sums {
 impl Sums {
     fn of(design: &Design<'_>, centre: &[f64], models: usize, labels: &[Label], folds: usize) -> Self {
         let size = design.dims + 1;
+        let part =
+            |label: &Label| usize::from(design.folds[label.row as usize]) * models + usize::from(label.model);
+        let mut sorted: Vec<&Label> = labels.iter().collect();
+        sorted.sort_by_key(|label| part(label));
         let mut parts = vec![Equations::new(size); folds * models];
-        let mut z = vec![1.0; size];
-        for label in labels {
-            let row = label.row as usize;
-            let features = &design.features[row * design.dims..(row + 1) * design.dims];
-            for ((z, x), mean) in z[1..].iter_mut().zip(features).zip(centre) {
-                *z = f64::from(*x) - mean;
+        let mut z: [Vec<f64>; BLOCK] = std::array::from_fn(|_| vec![1.0; size]);
+        for alike in sorted.chunk_by(|a, b| part(a) == part(b)) {
+            for block in alike.chunks(BLOCK) {
+                // A block that is not full ends with labels that do not count.
+                let mut scores = [(0.0, 0.0); BLOCK];
+                for ((z, score), label) in z.iter_mut().zip(&mut scores).zip(block) {
+                    let row = label.row as usize;
+                    let features = &design.features[row * design.dims..(row + 1) * design.dims];
+                    for ((z, x), mean) in z[1..].iter_mut().zip(features).zip(centre) {
+                        *z = f64::from(*x) - mean;
+                    }
+                    *score = (f64::from(label.score), f64::from(label.weight));
+                }
+                parts[part(block[0])].add(&z, &scores);
             }
-            let part = usize::from(design.folds[row]) * models + usize::from(label.model);
-            parts[part].add(&z, f64::from(label.score), f64::from(label.weight));
         }
         Self { models, parts }
     }

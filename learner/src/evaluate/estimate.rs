@@ -20,7 +20,7 @@
 //!
 //! A decision without feedback is no row: missing is not wrong. That is right as it stands when
 //! feedback is missing whatever the answer was like; where it is known how the chance of feedback
-//! depends on the decision, `weight` is the inverse of that chance.
+//! depends on the decision, `weight` is the inverse of that chance ([`super::missing`]).
 //!
 //! # Bounds
 //!

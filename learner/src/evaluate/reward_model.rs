@@ -236,7 +236,7 @@ impl Equations {
     fn add(&mut self, z: &[Vec<f64>; BLOCK], labels: &[(f64, f64); BLOCK]) {
         let [z0, z1, z2, z3] = z;
         let mut rest = self.triangle.as_mut_slice();
-        for i in 0..self.size {
+        for (i, right) in self.right.iter_mut().enumerate() {
             let (row, below) = std::mem::take(&mut rest).split_at_mut(i + 1);
             let scaled: [f64; BLOCK] = std::array::from_fn(|b| labels[b].1 * z[b][i]);
             let columns = z0.iter().zip(z1).zip(z2).zip(z3);
@@ -244,7 +244,7 @@ impl Equations {
                 *cell += scaled[0] * a + scaled[1] * b + (scaled[2] * c + scaled[3] * d);
             }
             rest = below;
-            self.right[i] += scaled.iter().zip(labels).map(|(x, (score, _))| x * score).sum::<f64>();
+            *right += scaled.iter().zip(labels).map(|(x, (score, _))| x * score).sum::<f64>();
         }
     }
 

@@ -102,7 +102,7 @@ impl<'a> Log<'a> {
             }
         }));
         let design = Design { features: &self.world.features, dims: DIMS, folds: &self.world.folds };
-        self.modelled = RewardModel::fit(&design, models, &self.labels, Ridge::default())?.predict_all(&design);
+        self.modelled = RewardModel::fit(&design, models, &self.labels, &Ridge::default())?.predict_all(&design);
         let expected = |(picks, modelled): (&[f64], &[f64])| {
             let mean = |of: &[f64]| picks.iter().zip(of).map(|(p, x)| p * x).sum::<f64>();
             (mean(modelled), mean(forecasts))

@@ -59,7 +59,7 @@ pub(crate) fn logger(world: &World) -> anyhow::Result<Logger> {
         known.iter().flat_map(|row| (0..world.models).map(|model| label(world, *row, model))).collect();
     let folds = vec![0; world.rows];
     let design = Design { features: &world.features, dims: DIMS, folds: &folds };
-    let qualities = RewardModel::fit(&design, world.models, &labels, Ridge::default())?.predict_all(&design);
+    let qualities = RewardModel::fit(&design, world.models, &labels, &Ridge::default())?.predict_all(&design);
     let cost_mean = mean_cost(world);
     let picks: Vec<f64> = qualities
         .chunks_exact(world.models)

@@ -101,7 +101,7 @@ fn evidence(
         drawn.push((prompt, model, f64::from(score)));
     }
     let design = Design { features: &features, dims: 3, folds: &folds };
-    let modelled = RewardModel::fit(&design, MODELS, &labels, Ridge::default()).unwrap().predict_all(&design);
+    let modelled = RewardModel::fit(&design, MODELS, &labels, &Ridge::default()).unwrap().predict_all(&design);
     let known = |row: usize| Row(&modelled[row * MODELS..(row + 1) * MODELS]);
     let rows: Vec<Judged> = (0..)
         .zip(&drawn)

@@ -2,7 +2,8 @@
 //! gate that promotes on them, and the canary that watches afterwards.
 //!
 //! The parts stand in the order in which a candidate meets them. A log is a list of judged decisions,
-//! each with the probability that its set had ([`estimate::Judged`]). [`reward_model`] fits what each
+//! each with the probability that its set had ([`estimate::Judged`]); [`missing`] weighs them where not all
+//! decisions are judged. [`reward_model`] fits what each
 //! model would have scored, on other folds than it is used for; [`plan`] says of each logged decision
 //! what a policy would have done there; [`estimate`] weighs the two into a value with a confidence
 //! interval; [`gate`] decides whether the candidate may run, and says what is missing if not;
@@ -14,6 +15,7 @@
 
 pub mod quantile;
 pub mod estimate;
+pub mod missing;
 pub mod reward_model;
 pub mod plan;
 pub mod exploration;

@@ -19,6 +19,8 @@
 //! taken out and put in. Rows without feedback are no rows; feedback must not be missing more often
 //! for the one policy than for the other where their answers are alike.
 
+use std::sync::LazyLock;
+
 /// How a canary is run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CanarySettings {
@@ -101,6 +103,14 @@ pub struct Canary {
 
 /// Points of the grid; they halve from a half on, so the last is right for ten million rows.
 const GRID: usize = 12;
+/// Each λ of the grid with its ψ(λ).
+static LAMBDAS: LazyLock<[(f64, f64); GRID]> = LazyLock::new(|| {
+    let mut lambda = 1.0;
+    std::array::from_fn(|_| {
+        lambda *= 0.5;
+        (lambda, -libm::log1p(-lambda) - lambda)
+    })
+});
 /// Halvings of the interval that a bound is in.
 const HALVINGS: u32 = 48;
 /// Shares are held this far from 0 and 1.
@@ -213,13 +223,12 @@ impl Mixture {
     /// Whether the mean of the terms is above this one, for sure enough.
     fn are_above(&self, mean: f64) -> bool {
         let rest = self.sum - self.judged * mean / self.unit;
-        let mut lambda = 1.0;
-        // ln of the mean of the exponentials, each relative to the largest.
-        let exponents: [f64; GRID] = std::array::from_fn(|_| {
-            lambda *= 0.5;
-            lambda * rest + (libm::log1p(-lambda) + lambda) * self.squares
-        });
+        let exponents = LAMBDAS.map(|(lambda, psi)| lambda * rest - psi * self.squares);
         let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        // The mean of exponentials is below the largest of them.
+        if largest < self.log_bar {
+            return false;
+        }
         let total: f64 = exponents.iter().map(|x| libm::exp(x - largest)).sum();
         largest + libm::log(total / GRID as f64) >= self.log_bar
     }

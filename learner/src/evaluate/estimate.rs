@@ -20,7 +20,7 @@
 //!
 //! A decision without feedback is no row: missing is not wrong. That is right as it stands when
 //! feedback is missing whatever the answer was like; where it is known how the chance of feedback
-//! depends on the decision, `weight` is the inverse of that chance.
+//! depends on the decision, `weight` is the inverse of that chance ([`super::missing`]).
 //!
 //! # Bounds
 //!
@@ -250,12 +250,20 @@ fn mean(rows: &[Judged], terms: impl Iterator<Item = f64>) -> Estimate {
     let terms: Vec<f64> = terms.collect();
     let total: f64 = rows.iter().map(|row| row.weight).sum();
     let value = rows.iter().zip(&terms).map(|(row, term)| row.weight * term).sum::<f64>() / total;
-    let deviations = rows.iter().zip(&terms).map(|(row, term)| (row.cluster, row.weight * (term - value)));
+    let deviations = || rows.iter().zip(&terms).map(|(row, term)| row.weight * (term - value));
     let (mut count, mut squares, mut fourths) = (0.0, 0.0, 0.0);
-    for sum in cluster_sums(deviations.collect()) {
+    let mut add = |sum: f64| {
+        let square = sum * sum;
         count += 1.0;
-        squares += sum * sum;
-        fourths += sum.powi(4);
+        squares += square;
+        fourths += square * square;
+    };
+    if rows.is_sorted_by(|a, b| a.cluster < b.cluster) {
+        deviations().for_each(&mut add);
+    } else {
+        cluster_sums(rows.iter().map(|row| row.cluster).zip(deviations()).collect())
+            .into_iter()
+            .for_each(&mut add);
     }
     if count < 2.0 {
         return Estimate { value, standard_error: f64::INFINITY, degrees: quantile::DEGREES_MIN };

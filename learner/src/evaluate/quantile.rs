@@ -15,16 +15,14 @@ pub fn normal(p: f64) -> f64 {
         let r = 0.180_625 - from_middle * from_middle;
         return from_middle * polynomial(&MIDDLE.0, r) / polynomial(&MIDDLE.1, r);
     }
-    if p <= 0.0 || p >= 1.0 || p.is_nan() {
-        return if p == 0.0 {
-            f64::NEG_INFINITY
-        } else if p >= 1.0 && p <= 1.0 {
-            f64::INFINITY
-        } else {
-            f64::NAN
-        };
+    if !(0.0..=1.0).contains(&p) {
+        return f64::NAN;
     }
-    let r = (-libm::log(p.min(1.0 - p))).sqrt();
+    let tail = p.min(1.0 - p);
+    if tail <= 0.0 {
+        return f64::INFINITY.copysign(from_middle);
+    }
+    let r = (-libm::log(tail)).sqrt();
     let ((above, below), r) = if r <= 5.0 { (&TAIL, r - 1.6) } else { (&FAR, r - 5.0) };
     (polynomial(above, r) / polynomial(below, r)).copysign(from_middle)
 }

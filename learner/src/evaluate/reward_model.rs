@@ -5,7 +5,8 @@
 //! one decision, or better of one prompt, share it and are never split.
 //!
 //! One pass sums the normal equations per fold and model; the training sums of a fold are the total
-//! less its own, so all folds cost one pass over the labels and a Cholesky factorisation each.
+//! less its own, so all folds cost one pass over the labels and a few Cholesky factorisations each: how
+//! much the features are to be believed is chosen for each fold among the others, never on itself.
 //! Features are centred and the penalty follows their mean squares, so the caller's scales do not
 //! matter; a model's level is held to the mean of all labels by a few pseudo-labels, so a model that was
 //! hardly called is taken as average. A linear probability is enough here: what q̂ misses, the
@@ -17,18 +18,19 @@ use pointsman_router::subset::predicted_accuracy;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// How a model of rewards is fitted.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ridge {
-    /// As many labels' weight pulls each coefficient to zero.
-    pub labels: f64,
+    /// As many labels' weight pulls each coefficient to zero. Of several, the best is taken for each fold,
+    /// by the squared error on the next fold of regressions fitted without either.
+    pub labels: Vec<f64>,
     /// As many labels' weight pulls a model's level to the mean of all.
     pub level_labels: f64,
 }
 
 impl Default for Ridge {
-    /// The best of 10, 30, 100 and 300 by squared error out of fold on logs of recorded outcomes.
+    /// From features that tell much to features that tell little.
     fn default() -> Self {
-        Self { labels: 100.0, level_labels: 5.0 }
+        Self { labels: vec![30.0, 100.0, 300.0, 1_000.0, 3_000.0], level_labels: 5.0 }
     }
 }
 
@@ -41,6 +43,13 @@ pub struct Design<'a> {
     pub dims: usize,
     /// One fold per row, from 0.
     pub folds: &'a [u8],
+}
+
+impl<'a> Design<'a> {
+    fn row(&self, row: u32) -> &'a [f32] {
+        let at = row as usize * self.dims;
+        &self.features[at..at + self.dims]
+    }
 }
 
 /// What one model was seen to score on one row.
@@ -116,26 +125,31 @@ impl RewardModel {
     ///
     /// # Errors
     /// [`FitError`] where there is nothing to fit on.
-    pub fn fit(design: &Design<'_>, models: usize, labels: &[Label], ridge: Ridge) -> Result<Self, FitError> {
+    pub fn fit(design: &Design<'_>, models: usize, labels: &[Label], ridge: &Ridge) -> Result<Self, FitError> {
         check(design, models, labels)?;
         let centre = centre(design);
-        let folds = design.folds.iter().map(|fold| usize::from(*fold) + 1).max().unwrap_or(1);
-        let sums = Sums::of(design, &centre, models, labels, folds);
+        let sums = Sums::of(design, &centre, models, labels);
         let squares = mean_squares(design, &centre);
-        let stride = design.dims + 1;
-        let mut coefficients = vec![0.0; folds * models * stride];
-        let total = sums.total();
-        for fold in 0..folds {
-            // With one fold alone there is nothing else to learn from.
-            let held_out = (folds > 1).then_some(fold);
-            let level = total.level(&sums, held_out);
-            for model in 0..models {
-                let mut equations = total.without(&sums, held_out, model);
-                equations.penalise(&squares, ridge, level);
-                let solution = equations.solve();
-                let at = (fold * models + model) * stride;
-                coefficients[at..at + stride].copy_from_slice(&solution);
-            }
+        let mut coefficients = Vec::new();
+        for fold in 0..sums.folds {
+            let penalty = |labels: f64| Penalty { squares: &squares, labels, level_labels: ridge.level_labels };
+            let next = (fold + 1) % sums.folds;
+            let error = |labels: f64| {
+                let trial = sums.solve(&[fold, next], &penalty(labels));
+                sums.error(design, &centre, next, &trial)
+            };
+            let best = match ridge.labels.as_slice() {
+                // Two folds leave nothing to compare on, one not even something to hold out.
+                [] => 0.0,
+                [first, ..] if sums.folds < 3 => *first,
+                several => several
+                    .iter()
+                    .map(|labels| (*labels, error(*labels)))
+                    .reduce(|best, other| if other.1 < best.1 { other } else { best })
+                    .map_or(0.0, |(labels, _)| labels),
+            };
+            let held_out = if sums.folds > 1 { &[fold][..] } else { &[] };
+            coefficients.extend(sums.solve(held_out, &penalty(best)));
         }
         Ok(Self { dims: design.dims, models, centre, coefficients })
     }
@@ -214,6 +228,9 @@ fn mean_squares(design: &Design<'_>, centre: &[f64]) -> Vec<f64> {
     sums.iter().map(|sum| sum / rows).collect()
 }
 
+/// Labels that are added at once.
+const BLOCK: usize = 4;
+
 /// The normal equations of one model: the lower triangle of Σw·zzᵀ row after row, and Σw·z·y, with
 /// z = [1, features].
 #[derive(Debug, Clone)]
@@ -228,16 +245,20 @@ impl Equations {
         Self { size, triangle: vec![0.0; size * (size + 1) / 2], right: vec![0.0; size] }
     }
 
-    fn add(&mut self, z: &[f64], score: f64, weight: f64) {
+    /// Adds some labels at once, so that each cell is read and written once for all of them. `z` has a row
+    /// per label.
+    fn add(&mut self, z: &[Vec<f64>; BLOCK], labels: &[(f64, f64); BLOCK]) {
+        let [z0, z1, z2, z3] = z;
         let mut rest = self.triangle.as_mut_slice();
-        for (i, zi) in z.iter().enumerate() {
+        for (i, right) in self.right.iter_mut().enumerate() {
             let (row, below) = std::mem::take(&mut rest).split_at_mut(i + 1);
-            let scaled = weight * zi;
-            for (cell, zj) in row.iter_mut().zip(z) {
-                *cell += scaled * zj;
+            let scaled: [f64; BLOCK] = std::array::from_fn(|b| labels[b].1 * z[b][i]);
+            let columns = z0.iter().zip(z1).zip(z2).zip(z3);
+            for (cell, (((a, b), c), d)) in row.iter_mut().zip(columns) {
+                *cell += scaled[0] * a + scaled[1] * b + (scaled[2] * c + scaled[3] * d);
             }
             rest = below;
-            self.right[i] += scaled * score;
+            *right += scaled.iter().zip(labels).map(|(x, (score, _))| x * score).sum::<f64>();
         }
     }
 
@@ -250,12 +271,12 @@ impl Equations {
         }
     }
 
-    fn penalise(&mut self, squares: &[f64], ridge: Ridge, level: f64) {
-        self.triangle[0] += ridge.level_labels;
-        self.right[0] += ridge.level_labels * level;
-        for (i, square) in squares.iter().enumerate() {
+    fn penalise(&mut self, penalty: &Penalty<'_>, level: f64) {
+        self.triangle[0] += penalty.level_labels;
+        self.right[0] += penalty.level_labels * level;
+        for (i, square) in penalty.squares.iter().enumerate() {
             // A feature that never changes gets a penalty all the same, or its row would be singular.
-            self.triangle[(i + 1) * (i + 2) / 2 + i + 1] += ridge.labels * square.max(1e-9);
+            self.triangle[(i + 1) * (i + 2) / 2 + i + 1] += (penalty.labels * square).max(1e-9);
         }
     }
 
@@ -269,17 +290,16 @@ impl Equations {
             let (done, current) = a.split_at_mut(at(i));
             for j in 0..i {
                 let above = &done[at(j)..=at(j) + j];
-                let dot: f64 = current[..j].iter().zip(above).map(|(x, y)| x * y).sum();
-                current[j] = if above[j] > 0.0 { (current[j] - dot) / above[j] } else { 0.0 };
+                let rest = current[j] - dot(&current[..j], above);
+                current[j] = if above[j] > 0.0 { rest / above[j] } else { 0.0 };
             }
-            let dot: f64 = current[..i].iter().map(|x| x * x).sum();
-            current[i] = (current[i] - dot).max(0.0).sqrt();
+            current[i] = (current[i] - dot(&current[..i], &current[..i])).max(0.0).sqrt();
         }
         let mut x = self.right;
         for i in 0..n {
             let row = &a[at(i)..=at(i) + i];
-            let dot: f64 = row[..i].iter().zip(&x).map(|(l, x)| l * x).sum();
-            x[i] = if row[i] > 0.0 { (x[i] - dot) / row[i] } else { 0.0 };
+            let rest = x[i] - dot(&row[..i], &x);
+            x[i] = if row[i] > 0.0 { rest / row[i] } else { 0.0 };
         }
         for i in (0..n).rev() {
             let row = &a[at(i)..=at(i) + i];
@@ -293,63 +313,106 @@ impl Equations {
     }
 }
 
-/// The equations per fold and model.
-struct Sums {
+/// What pulls coefficients to zero and levels to the mean.
+struct Penalty<'a> {
+    /// The mean square of each centred feature.
+    squares: &'a [f64],
+    labels: f64,
+    level_labels: f64,
+}
+
+/// The sum of products, over as many elements as the shorter has; in four parts, so that it can be summed
+/// in lanes, and always in the same order.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let length = a.len().min(b.len());
+    let (a, b) = (a[..length].chunks_exact(4), b[..length].chunks_exact(4));
+    let ends: f64 = a.remainder().iter().zip(b.remainder()).map(|(x, y)| x * y).sum();
+    let mut sums = [0.0; 4];
+    for (a, b) in a.zip(b) {
+        for (sum, (x, y)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += x * y;
+        }
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3]) + ends
+}
+
+/// The equations per fold and model, and the labels that they were made of.
+struct Sums<'a> {
+    folds: usize,
     models: usize,
+    size: usize,
+    /// Of all folds, per model.
+    total: Vec<Equations>,
     parts: Vec<Equations>,
+    /// The labels of each fold.
+    labels: Vec<Vec<&'a Label>>,
 }
 
-impl Sums {
-    fn of(design: &Design<'_>, centre: &[f64], models: usize, labels: &[Label], folds: usize) -> Self {
+impl<'a> Sums<'a> {
+    fn of(design: &Design<'_>, centre: &[f64], models: usize, labels: &'a [Label]) -> Self {
         let size = design.dims + 1;
-        let mut parts = vec![Equations::new(size); folds * models];
-        let mut z = vec![1.0; size];
+        let folds = design.folds.iter().map(|fold| usize::from(*fold) + 1).max().unwrap_or(1);
+        let mut by_fold: Vec<Vec<&Label>> = vec![Vec::new(); folds];
         for label in labels {
-            let row = label.row as usize;
-            let features = &design.features[row * design.dims..(row + 1) * design.dims];
-            for ((z, x), mean) in z[1..].iter_mut().zip(features).zip(centre) {
-                *z = f64::from(*x) - mean;
-            }
-            let part = usize::from(design.folds[row]) * models + usize::from(label.model);
-            parts[part].add(&z, f64::from(label.score), f64::from(label.weight));
+            by_fold[usize::from(design.folds[label.row as usize])].push(label);
         }
-        Self { models, parts }
+        let mut parts = vec![Equations::new(size); folds * models];
+        let mut z: [Vec<f64>; BLOCK] = std::array::from_fn(|_| vec![1.0; size]);
+        for (fold, labels) in by_fold.iter_mut().enumerate() {
+            labels.sort_by_key(|label| label.model);
+            for alike in labels.chunk_by(|a, b| a.model == b.model) {
+                for block in alike.chunks(BLOCK) {
+                    // A block that is not full ends with labels that do not count.
+                    let mut scores = [(0.0, 0.0); BLOCK];
+                    for ((z, score), label) in z.iter_mut().zip(&mut scores).zip(block) {
+                        fill(z, design.row(label.row), centre);
+                        *score = (f64::from(label.score), f64::from(label.weight));
+                    }
+                    parts[fold * models + usize::from(block[0].model)].add(&z, &scores);
+                }
+            }
+        }
+        let mut total = parts[..models].to_vec();
+        for fold in parts[models..].chunks_exact(models) {
+            total.iter_mut().zip(fold).for_each(|(total, part)| total.shift(part, 1.0));
+        }
+        Self { folds, models, size, total, parts, labels: by_fold }
     }
 
-    fn total(&self) -> Total {
-        let mut models: Vec<Equations> = self.parts[..self.models].to_vec();
-        for fold in self.parts[self.models..].chunks_exact(self.models) {
-            for (total, part) in models.iter_mut().zip(fold) {
-                total.shift(part, 1.0);
-            }
+    /// The coefficients of all models, one after the other, from all folds but these.
+    fn solve(&self, held_out: &[usize], penalty: &Penalty<'_>) -> Vec<f64> {
+        let mut equations = self.total.clone();
+        for fold in held_out {
+            let parts = &self.parts[fold * self.models..(fold + 1) * self.models];
+            equations.iter_mut().zip(parts).for_each(|(rest, part)| rest.shift(part, -1.0));
         }
-        Total { models }
+        let count: f64 = equations.iter().map(|of| of.triangle[0]).sum();
+        let sum: f64 = equations.iter().map(|of| of.right[0]).sum();
+        let level = if count > 0.0 { sum / count } else { 0.5 };
+        let solved = |mut equations: Equations| {
+            equations.penalise(penalty, level);
+            equations.solve()
+        };
+        equations.into_iter().flat_map(solved).collect()
+    }
+
+    /// The squared error of these coefficients on the labels of a fold.
+    fn error(&self, design: &Design<'_>, centre: &[f64], fold: usize, coefficients: &[f64]) -> f64 {
+        let mut z = vec![1.0; self.size];
+        let of_label = |label: &&Label| {
+            fill(&mut z, design.row(label.row), centre);
+            let model = usize::from(label.model) * self.size;
+            let score = dot(&coefficients[model..model + self.size], &z).clamp(0.0, 1.0);
+            f64::from(label.weight) * (score - f64::from(label.score)).powi(2)
+        };
+        self.labels[fold].iter().map(of_label).sum()
     }
 }
 
-/// The equations per model over all folds.
-struct Total {
-    models: Vec<Equations>,
-}
-
-impl Total {
-    fn without(&self, sums: &Sums, held_out: Option<usize>, model: usize) -> Equations {
-        let mut equations = self.models[model].clone();
-        if let Some(fold) = held_out {
-            equations.shift(&sums.parts[fold * sums.models + model], -1.0);
-        }
-        equations
-    }
-
-    /// The mean label of all models outside a fold; a half where there is none.
-    fn level(&self, sums: &Sums, held_out: Option<usize>) -> f64 {
-        let (mut count, mut sum) = (0.0, 0.0);
-        for (model, total) in self.models.iter().enumerate() {
-            let held = held_out.map(|fold| &sums.parts[fold * sums.models + model]);
-            count += total.triangle[0] - held.map_or(0.0, |part| part.triangle[0]);
-            sum += total.right[0] - held.map_or(0.0, |part| part.right[0]);
-        }
-        if count > 0.0 { sum / count } else { 0.5 }
+/// z = [1, features less their mean]; the one is there already.
+fn fill(z: &mut [f64], features: &[f32], centre: &[f64]) {
+    for ((z, x), mean) in z[1..].iter_mut().zip(features).zip(centre) {
+        *z = f64::from(*x) - mean;
     }
 }
 

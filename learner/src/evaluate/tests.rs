@@ -1,5 +1,7 @@
 //! The whole of it on a closed-form world: forty prompts, three models, known chances of being right.
 
+#![expect(clippy::cast_possible_truncation, reason = "a test: the numbers are small")]
+
 use pointsman_router::clock::Draw;
 use pointsman_router::selection::{aim, floor};
 
@@ -99,7 +101,7 @@ fn evidence(
         drawn.push((prompt, model, f64::from(score)));
     }
     let design = Design { features: &features, dims: 3, folds: &folds };
-    let modelled = RewardModel::fit(&design, MODELS, &labels, Ridge::default()).unwrap().predict_all(&design);
+    let modelled = RewardModel::fit(&design, MODELS, &labels, &Ridge::default()).unwrap().predict_all(&design);
     let known = |row: usize| Row(&modelled[row * MODELS..(row + 1) * MODELS]);
     let rows: Vec<Judged> = (0..)
         .zip(&drawn)
@@ -181,7 +183,7 @@ fn intervals_cover_the_gate_opens_for_the_better_and_aiming_opens_it_wider() {
 fn a_canary_takes_back_what_the_log_could_not_know() {
     let mut world = world();
     let (log, policy) = (incumbent(), candidate(24, 0));
-    let found = evidence(&world, &log, &[policy.clone()], 3);
+    let found = evidence(&world, &log, std::slice::from_ref(&policy), 3);
     assert!(judge(&found[0].1, &GateSettings::default()).passes());
     let run = |world: &World, seed| {
         let settings = CanarySettings { share: 0.2, expected: value(world, &log), ..CanarySettings::default() };

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "a test: the numbers are small")]
+
 use pointsman_router::clock::Draw;
 
 use super::*;
@@ -22,7 +24,7 @@ fn rows() -> (Vec<f32>, Vec<u8>, Vec<Label>) {
 fn regressions_agree_with_numpy() {
     let (features, folds, labels) = rows();
     let design = Design { features: &features, dims: 3, folds: &folds };
-    let fitted = RewardModel::fit(&design, 2, &labels, Ridge { labels: 2.0, level_labels: 5.0 }).unwrap();
+    let fitted = RewardModel::fit(&design, 2, &labels, &Ridge { labels: vec![2.0], level_labels: 5.0 }).unwrap();
     let expected = [
         [0.513_960_991_078_329_6, 0.580_749_358_191_808_8],
         [0.745_665_687_069_090_3, 0.810_997_287_832_029_1],
@@ -41,20 +43,20 @@ fn regressions_agree_with_numpy() {
 fn a_row_is_never_predicted_from_its_own_fold() {
     let (features, folds, labels) = rows();
     let design = Design { features: &features, dims: 3, folds: &folds };
-    let one = RewardModel::fit(&design, 2, &labels, Ridge::default()).unwrap();
+    let one = RewardModel::fit(&design, 2, &labels, &Ridge::default()).unwrap();
     let changed: Vec<Label> = labels
         .iter()
         .map(|label| Label { score: if folds[label.row as usize] == 1 { 0.0 } else { label.score }, ..*label })
         .collect();
-    let other = RewardModel::fit(&design, 2, &changed, Ridge::default()).unwrap();
+    let other = RewardModel::fit(&design, 2, &changed, &Ridge::default()).unwrap();
     let predict = |model: &RewardModel, row: usize| {
         let mut scores = [0.0; 2];
         model.predict(folds[row], &features[3 * row..3 * row + 3], &mut scores);
         scores
     };
-    for row in 0..40 {
+    for (row, fold) in folds.iter().enumerate() {
         let is_alike = predict(&one, row).iter().zip(predict(&other, row)).all(|(a, b)| (a - b).abs() < 1e-9);
-        assert_eq!(is_alike, folds[row] == 1, "row {row}");
+        assert_eq!(is_alike, *fold == 1, "row {row}");
     }
 }
 
@@ -75,7 +77,8 @@ fn a_linear_world_is_found_and_an_unseen_model_is_average() {
         })
         .collect();
     let design = Design { features: &features, dims, folds: &folds };
-    let fitted = RewardModel::fit(&design, 3, &labels, Ridge { labels: 5.0, level_labels: 5.0 }).unwrap();
+    let fitted =
+        RewardModel::fit(&design, 3, &labels, &Ridge { labels: vec![5.0, 500.0], level_labels: 5.0 }).unwrap();
     let mut scores = [0.0; 3];
     for row in 0..n {
         fitted.predict(folds[row], &features[row * dims..(row + 1) * dims], &mut scores);
@@ -107,7 +110,7 @@ fn nothing_to_fit_on_is_said() {
     let (features, folds, labels) = rows();
     let design = Design { features: &features, dims: 3, folds: &folds };
     let fit = |design: &Design<'_>, models, labels: &[Label]| {
-        RewardModel::fit(design, models, labels, Ridge::default()).unwrap_err()
+        RewardModel::fit(design, models, labels, &Ridge::default()).unwrap_err()
     };
     assert_eq!(fit(&design, 2, &[]), FitError::NoLabels);
     assert_eq!(fit(&design, 1, &labels), FitError::Label { label: 1 });
@@ -118,6 +121,6 @@ fn nothing_to_fit_on_is_said() {
     // Features that never change and a model with one label are no fault.
     let flat = vec![1.0; 120];
     let design = Design { features: &flat, ..design };
-    let fitted = RewardModel::fit(&design, 2, &labels[..1], Ridge::default()).unwrap();
+    let fitted = RewardModel::fit(&design, 2, &labels[..1], &Ridge::default()).unwrap();
     assert!(fitted.predict_all(&design).iter().all(|score| (0.0..=1.0).contains(score)));
 }

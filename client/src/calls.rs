@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use pointsman_proto::v1;
 use pointsman_proto::v1::admin_service_client::AdminServiceClient;
 use pointsman_proto::v1::feedback_service_client::FeedbackServiceClient;
@@ -23,6 +23,9 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::connect::Target;
 use crate::error::ClientError;
 use crate::stream::Replies;
+
+/// Bytes of an artifact in one message; the wire allows 1 MiB.
+const ARTIFACT_PIECE_BYTES: usize = 256 * 1024;
 
 /// A connection to the daemon. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
@@ -78,10 +81,20 @@ unary! {
     delete_traces: StatsServiceClient, DeleteTracesRequest -> DeleteTracesResponse;
     /// Where state lies and how large it is.
     get_store_info: StatsServiceClient, GetStoreInfoRequest -> GetStoreInfoResponse;
+    /// What is being learned: the policies, drift, pacing, the audit log.
+    get_report: StatsServiceClient, GetReportRequest -> GetReportResponse;
     /// Every policy, newest first.
     list_policies: PolicyServiceClient, ListPoliciesRequest -> ListPoliciesResponse;
     /// One policy.
     get_policy: PolicyServiceClient, GetPolicyRequest -> GetPolicyResponse;
+    /// What candidates would have been worth on held-out decisions.
+    evaluate: PolicyServiceClient, EvaluateRequest -> EvaluateResponse;
+    /// Lets a candidate choose, for all requests or a share of them.
+    promote: PolicyServiceClient, PromoteRequest -> PromoteResponse;
+    /// Ends the canary, or returns to the policy before.
+    rollback: PolicyServiceClient, RollbackRequest -> RollbackResponse;
+    /// Lets a policy decide beside the running one, or none.
+    set_shadow: PolicyServiceClient, SetShadowRequest -> SetShadowResponse;
     /// Every model with its card and state.
     list_models: AdminServiceClient, ListModelsRequest -> ListModelsResponse;
     /// Adds a model.
@@ -155,6 +168,43 @@ impl Client {
         let mut service = service!(self, StatsServiceClient);
         let stream = finished(service.export_traces(request)).await?;
         Ok(Replies::new(stream, None))
+    }
+
+    /// Takes in traces with their feedback; what was imported is durable when this returns. Without a deadline, since
+    /// only the caller knows how many there are.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the stream as such fails; a faulty trace is named in the reply.
+    pub async fn import_traces<S>(&self, traces: S) -> Result<v1::ImportTracesResponse, ClientError>
+    where
+        S: Stream<Item = v1::ImportTracesRequest> + Send + 'static,
+    {
+        let mut service = service!(self, StatsServiceClient);
+        finished(service.import_traces(traces)).await
+    }
+
+    /// Fits a candidate on the stored traces and tells how far it has come; the last reply carries the policy. Without a
+    /// deadline, since it takes as long as the traces are many; dropping the replies ends the training.
+    ///
+    /// # Errors
+    /// [`ClientError`] by the gRPC code that the call ended with, here or from the stream.
+    pub async fn train(&self, request: v1::TrainRequest) -> Result<Replies<v1::TrainResponse>, ClientError> {
+        let mut service = service!(self, PolicyServiceClient);
+        let stream = finished(service.train(request)).await?;
+        Ok(Replies::new(stream, None))
+    }
+
+    /// Hands over an artifact that was trained elsewhere, cut into messages.
+    ///
+    /// # Errors
+    /// [`ClientError`] by the gRPC code that the call ended with.
+    pub async fn install_policy(&self, artifact: Vec<u8>) -> Result<v1::InstallPolicyResponse, ClientError> {
+        let mut service = service!(self, PolicyServiceClient);
+        let pieces: Vec<_> = artifact
+            .chunks(ARTIFACT_PIECE_BYTES)
+            .map(|piece| v1::InstallPolicyRequest { chunk: piece.to_vec() })
+            .collect();
+        finished(service.install_policy(self.timed(stream::iter(pieces)))).await
     }
 
     /// Whether the daemon serves; with a name, whether that one of its services does.

@@ -30,8 +30,8 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// Time for all tries to connect together. Zero: one try.
     pub connect_within: Duration,
-    /// Time for a call, sent as its gRPC deadline. Absent: none. The two streams whose length is that of the caller's
-    /// data, `export_traces` and `stream_feedback`, have no deadline.
+    /// Time for a call, sent as its gRPC deadline. Absent: none. The calls that take as long as there are data,
+    /// `export_traces`, `import_traces`, `stream_feedback` and `train`, have no deadline.
     pub deadline: Option<Duration>,
     /// Silence on a connection with calls under way after which it is probed.
     pub keepalive_after: Duration,

@@ -1,10 +1,10 @@
-//! `models`, `policies`, `budget`, `drain`, `health`: running the daemon.
+//! `models`, `budget`, `drain`, `health`: running the daemon.
 
 use std::time::Duration;
 
 use pointsman_client::{ClientError, v1};
 
-use super::args::{ModelsCommand, PoliciesCommand, RegisterArgs};
+use super::args::{ModelsCommand, RegisterArgs};
 use super::exit::Exit;
 use super::input::{InputFault, flag};
 use super::parse;
@@ -65,23 +65,6 @@ fn card(args: RegisterArgs) -> Result<v1::ModelCard, InputFault> {
         family: args.family.unwrap_or_default(),
         metered_max_per_call_usd_nanos: args.metered_max_usd_per_call,
     })
-}
-
-/// Policies: list, show.
-pub(crate) async fn policies(session: &Session, command: PoliciesCommand) -> anyhow::Result<Exit> {
-    match command {
-        PoliciesCommand::List => {
-            let call = session.client.list_policies(v1::ListPoliciesRequest {});
-            let response = session.call("reading", call).await?;
-            session.reply(&response, policies_text)?;
-        }
-        PoliciesCommand::Show { version } => {
-            let request = v1::GetPolicyRequest { version: version.unwrap_or_default() };
-            let response = session.call("reading", session.client.get_policy(request)).await?;
-            session.reply(&response.policy.unwrap_or_default(), policy_text)?;
-        }
-    }
-    Ok(Exit::Ok)
 }
 
 /// The budget and what is left of it.
@@ -159,38 +142,6 @@ fn models_text(look: &Look, models: &[v1::ModelListing]) -> String {
         ],
         rows.collect(),
     )
-}
-
-fn policies_text(look: &Look, response: &v1::ListPoliciesResponse) -> String {
-    let rows = response.policies.iter().map(|policy| {
-        vec![
-            policy.version.clone(),
-            word(policy.kind().as_str_name(), "POLICY_KIND_"),
-            word(policy.state().as_str_name(), "POLICY_STATE_"),
-            time(policy.created_at.as_ref()),
-            policy.updates.to_string(),
-        ]
-    });
-    look.table(&["policy", "kind", "state", "made", ">updates"], rows.collect())
-}
-
-fn policy_text(look: &Look, policy: &v1::Policy) -> String {
-    let mut text = look.pairs(&[
-        ("policy", policy.version.clone()),
-        ("kind", word(policy.kind().as_str_name(), "POLICY_KIND_")),
-        ("state", word(policy.state().as_str_name(), "POLICY_STATE_")),
-        ("made", time(policy.created_at.as_ref())),
-        ("updates", policy.updates.to_string()),
-        ("applied feedback up to", policy.feedback_mark.to_string()),
-        ("applied traces up to", policy.trace_mark.to_string()),
-        ("feature schema", format!("{:016x}", policy.schema_hash)),
-    ]);
-    if !policy.settings.is_empty() {
-        let rows = policy.settings.iter();
-        let rows = rows.map(|(name, value)| vec![name.clone(), value.clone()]);
-        text += &look.table(&["setting", "value"], rows.collect());
-    }
-    text
 }
 
 fn budget_text(look: &Look, response: &v1::GetBudgetResponse) -> String {

@@ -131,7 +131,7 @@ fn details(text: &mut String, fault: &Fault) {
 fn advice(error: &ClientError) -> &'static str {
     match error {
         ClientError::Invalid(_) => "what to do: change the named fields; see --help",
-        ClientError::Conflict(_) => "what to do: look at what is there already, then change one",
+        ClientError::Conflict(fault) => conflict_advice(&fault.reason),
         ClientError::NotFound(_) => {
             "what to do: check the id or name; old decisions may be pruned (`pointsman store`)"
         }
@@ -151,6 +151,26 @@ fn advice(error: &ClientError) -> &'static str {
         ClientError::Internal(_) => {
             "what to do: see the daemon's log; client and daemon may be of different versions"
         }
+    }
+}
+
+fn conflict_advice(reason: &str) -> &'static str {
+    match reason {
+        "UNEVALUATED" => "what to do: run `pointsman evaluate` on it first, or promote with --force",
+        "GATE_FAILED" => {
+            "what to do: try it on a --share, train on more feedback, or promote with --force and say why in --reason"
+        }
+        "TOO_FEW_TRACES" | "ONE_CLASS" => {
+            "what to do: give more feedback, right and wrong, or bring logs in with `pointsman traces import`"
+        }
+        "ARTIFACT_SCHEMA" => "what to do: train on this daemon's traces, see `pointsman train`",
+        "ARTIFACT_CORRUPT" => "what to do: train it anew, or install the artifact again",
+        "TRAINING_RUNNING" => "what to do: wait for the training that is under way, see `pointsman report`",
+        "CANARY_RUNNING" => {
+            "what to do: wait for the canary that is under way, or end it with `pointsman rollback`"
+        }
+        "ALREADY_RUNNING" | "NO_PREDECESSOR" => "what to do: see what runs with `pointsman policies list`",
+        _ => "what to do: look at what is there already, then change one",
     }
 }
 

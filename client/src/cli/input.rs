@@ -4,12 +4,17 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use thiserror::Error;
 
 /// Longest text that is read from a file or stdin, in bytes.
 const TEXT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Longest file that is read as a whole, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// What is wrong with the command line or with a file that it names.
 #[derive(Debug, Error)]
@@ -70,16 +75,65 @@ pub(crate) fn text_or_stdin(argument: Option<&str>, name: &'static str) -> Resul
     }
 }
 
+/// The bytes of a file, or of stdin.
+pub(crate) fn bytes(path: &str) -> Result<Vec<u8>, InputFault> {
+    let mut bytes = Vec::new();
+    let read = if path == "-" {
+        io::stdin().lock().take(FILE_BYTES_MAX).read_to_end(&mut bytes)
+    } else {
+        open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)
+    };
+    read.map_err(|source| file_fault(path, source))?;
+    Ok(bytes)
+}
+
 /// The lines of a file, unpacked when its name ends in `.gz`; `-` is stdin.
 pub(crate) fn lines(path: &str) -> Result<Box<dyn BufRead>, InputFault> {
+    Ok(watched_lines(path)?.0)
+}
+
+/// Like [`lines`], and how far the file has been read.
+pub(crate) fn watched_lines(path: &str) -> Result<(Box<dyn BufRead + Send>, Reading), InputFault> {
     if path == "-" {
-        return Ok(Box::new(BufReader::new(io::stdin())));
+        return Ok((Box::new(BufReader::new(io::stdin())), Reading::default()));
     }
     let file = open(path)?;
+    let reading = Reading { read: Arc::default(), size: file.metadata().ok().map(|known| known.len()) };
+    let file = Watched { file, read: Arc::clone(&reading.read) };
     if path.ends_with(".gz") {
-        Ok(Box::new(BufReader::new(MultiGzDecoder::new(file))))
+        Ok((Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file)))), reading))
     } else {
-        Ok(Box::new(BufReader::new(file)))
+        Ok((Box::new(BufReader::new(file)), reading))
+    }
+}
+
+/// How far a file has been read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reading {
+    read: Arc<AtomicU64>,
+    size: Option<u64>,
+}
+
+impl Reading {
+    /// The share of the file that has been read, 0 to 1. Absent: its size is not known.
+    #[expect(clippy::cast_precision_loss, reason = "a share that a bar shows in percent")]
+    pub(crate) fn share(&self) -> Option<f64> {
+        let size = self.size.filter(|size| *size > 0)?;
+        Some(self.read.load(Ordering::Relaxed) as f64 / size as f64)
+    }
+}
+
+/// A file that counts what is read of it.
+struct Watched {
+    file: File,
+    read: Arc<AtomicU64>,
+}
+
+impl io::Read for Watched {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(into)?;
+        self.read.fetch_add(u64::try_from(read).unwrap_or(0), Ordering::Relaxed);
+        Ok(read)
     }
 }
 

@@ -46,6 +46,14 @@ named!(
     RemoveModelResponse,
     DrainResponse,
     GetBudgetResponse,
+    TrainResponse,
+    EvaluateResponse,
+    PromoteResponse,
+    RollbackResponse,
+    SetShadowResponse,
+    InstallPolicyResponse,
+    ImportTracesResponse,
+    GetReportResponse,
 );
 
 /// The message as one line of JSON.

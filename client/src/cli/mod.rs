@@ -7,10 +7,14 @@ mod admin;
 mod args;
 mod exit;
 mod feedback;
+mod import;
 mod input;
 mod json;
+mod learn;
+mod page;
 mod parse;
 mod play;
+mod policies;
 mod progress;
 mod route;
 mod session;
@@ -88,7 +92,12 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Traces { command } => Box::pin(stats::traces(session, command)).await,
         Command::Store => Box::pin(stats::store(session)).await,
         Command::Models { command } => Box::pin(admin::models(session, command)).await,
-        Command::Policies { command } => Box::pin(admin::policies(session, command)).await,
+        Command::Train(args) => Box::pin(learn::train(session, args)).await,
+        Command::Evaluate(args) => Box::pin(learn::evaluate(session, args)).await,
+        Command::Promote(args) => Box::pin(learn::promote(session, args)).await,
+        Command::Rollback { reason } => Box::pin(learn::rollback(session, reason)).await,
+        Command::Shadow(args) => Box::pin(learn::shadow(session, args)).await,
+        Command::Policies { command } => Box::pin(policies::policies(session, command)).await,
         Command::Budget => Box::pin(admin::budget(session)).await,
         Command::Drain { grace } => Box::pin(admin::drain(session, grace)).await,
         Command::Health { service } => Box::pin(admin::health(session, &service)).await,

@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::input::{self, InputFault, flag};
 use super::session::Session;
 use super::tables::{Look, excerpt, latency, percent, usd_of_nanos, word};
-use super::{json, parse, show};
+use super::{json, learn, parse, show};
 
 /// The longest piece of text shown for an event, in letters.
 const EVENT_LETTERS_MAX: usize = 100;
@@ -47,8 +47,11 @@ pub(crate) async fn decide(session: &Session, args: DecideArgs) -> anyhow::Resul
     Ok(Exit::Ok)
 }
 
-/// Reports outcomes, and prints what became of them.
+/// Reports outcomes, and prints what became of them; without a decision, prints the learning report.
 pub(crate) async fn report(session: &Session, args: ReportArgs) -> anyhow::Result<Exit> {
+    if args.decision.is_none() {
+        return learn::report(session, args.alerts, args.audit).await;
+    }
     let request = report_request(args)?;
     let response = session.call("reporting", session.client.report_outcomes(request)).await?;
     session.reply(&response, report_text)?;
@@ -167,7 +170,11 @@ fn report_request(args: ReportArgs) -> Result<v1::ReportOutcomesRequest, InputFa
     if outcomes.is_empty() && !args.is_final {
         return Err(flag("report", "nothing to report; give --model, --lines or --final"));
     }
-    Ok(v1::ReportOutcomesRequest { decision_id: args.decision, outcomes, r#final: args.is_final })
+    Ok(v1::ReportOutcomesRequest {
+        decision_id: args.decision.unwrap_or_default(),
+        outcomes,
+        r#final: args.is_final,
+    })
 }
 
 fn micros(duration: Duration) -> i64 {

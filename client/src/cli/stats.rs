@@ -15,10 +15,7 @@ use super::session::Session;
 use super::tables::{
     Look, NONE, bytes, latency_or_none, or_none, percent, score, time, usd_of_micros, usd_of_nanos, word,
 };
-use super::{json, show};
-
-/// Steps of the bar of an export, whose length is known as a share only.
-const EXPORT_STEPS: u64 = 1_000;
+use super::{import, json, show};
 
 /// Statistics of the models.
 pub(crate) async fn models(session: &Session, args: StatsArgs) -> anyhow::Result<Exit> {
@@ -32,7 +29,7 @@ pub(crate) async fn models(session: &Session, args: StatsArgs) -> anyhow::Result
     Ok(Exit::Ok)
 }
 
-/// Traces: list, show, export, delete.
+/// Traces: list, show, export, import, delete.
 pub(crate) async fn traces(session: &Session, command: TracesCommand) -> anyhow::Result<Exit> {
     match command {
         TracesCommand::List(args) => list(session, args).await,
@@ -43,6 +40,7 @@ pub(crate) async fn traces(session: &Session, command: TracesCommand) -> anyhow:
             Ok(Exit::Ok)
         }
         TracesCommand::Export(args) => export(session, args).await,
+        TracesCommand::Import { file } => import::import(session, file).await,
         TracesCommand::Delete(args) => delete(session, args).await,
     }
 }
@@ -72,10 +70,10 @@ async fn export(session: &Session, args: ExportArgs) -> anyhow::Result<Exit> {
         v1::ExportTracesRequest { filter: Some(filter(args.filter)), limit: args.limit.unwrap_or_default() };
     let mut replies = session.call("opening", session.client.export_traces(request)).await?;
     let mut file = args.output.as_deref().map(create).transpose()?;
-    let mut bar = Bar::new("exporting, in thousandths", EXPORT_STEPS);
+    let mut bar = Bar::of_share("exporting");
     let mut count = 0_u64;
     while let Some(response) = replies.next().await? {
-        bar.set(thousandths(response.progress));
+        bar.set_share(response.progress);
         let line = json::text(&response.trace.unwrap_or_default())?;
         match &mut file {
             Some(file) => writeln!(file, "{line}")?,
@@ -93,11 +91,6 @@ async fn export(session: &Session, args: ExportArgs) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Ok)
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=1000; NaN becomes 0")]
-fn thousandths(progress: f64) -> u64 {
-    (progress * 1_000.0).clamp(0.0, 1_000.0) as u64
 }
 
 /// A file that is packed or not.
@@ -258,13 +251,5 @@ mod tests {
             caller_ref: "r".to_owned(),
         };
         assert_eq!(filter(args.filter), expected);
-    }
-
-    #[test]
-    fn the_bar_stays_within_its_length() {
-        assert_eq!(thousandths(0.0), 0);
-        assert_eq!(thousandths(0.5), 500);
-        assert_eq!(thousandths(2.0), 1_000);
-        assert_eq!(thousandths(f64::NAN), 0);
     }
 }

@@ -5,7 +5,8 @@
 
 use comfy_table::presets::{ASCII_FULL_CONDENSED, UTF8_FULL_CONDENSED};
 use comfy_table::{CellAlignment, ContentArrangement, Table};
-use prost_types::Timestamp;
+use pointsman_client::v1;
+use prost_types::{Duration, Timestamp};
 
 /// What stands where there is no value.
 pub(crate) const NONE: &str = "-";
@@ -111,6 +112,43 @@ pub(crate) fn score_or_none(value: Option<f64>) -> String {
     value.map_or_else(|| NONE.to_owned(), score)
 }
 
+/// A value with its interval.
+pub(crate) fn estimate(found: Option<&v1::Estimate>) -> String {
+    within(found, score)
+}
+
+/// A difference with its interval.
+pub(crate) fn difference(found: Option<&v1::Estimate>) -> String {
+    within(found, signed)
+}
+
+fn within(found: Option<&v1::Estimate>, show: fn(f64) -> String) -> String {
+    let Some(found) = found else { return NONE.to_owned() };
+    match (found.lower, found.upper) {
+        (None, None) => show(found.value),
+        (lower, upper) => {
+            let end = |end: Option<f64>| end.map_or_else(|| "?".to_owned(), show);
+            format!("{} ({}..{})", show(found.value), end(lower), end(upper))
+        }
+    }
+}
+
+/// A difference of scores, with its sign.
+pub(crate) fn signed(value: f64) -> String {
+    format!("{value:+.3}")
+}
+
+/// A length of time that people wait for.
+pub(crate) fn span(duration: &Duration) -> String {
+    let Duration { seconds, nanos } = *duration;
+    match seconds {
+        ..=9 => format!("{seconds}.{} s", nanos / 100_000_000),
+        10..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
 /// A share in percent.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
@@ -189,6 +227,22 @@ mod tests {
         assert_eq!(latency(61_230_000), "61.23 s");
         assert_eq!(bytes(1_536), "1.5 KiB");
         assert_eq!(bytes(12), "12 B");
+    }
+
+    #[test]
+    fn intervals_and_spans() {
+        let of = |value, lower, upper| v1::Estimate { value, lower, upper };
+        assert_eq!(estimate(None), "-");
+        assert_eq!(estimate(Some(&of(0.7344, None, None))), "0.734");
+        assert_eq!(estimate(Some(&of(0.734, Some(0.7), Some(0.76)))), "0.734 (0.700..0.760)");
+        assert_eq!(difference(Some(&of(0.01, Some(-0.002), None))), "+0.010 (-0.002..?)");
+        let check = |seconds, expected: &str| {
+            assert_eq!(span(&Duration { seconds, nanos: 250_000_000 }), expected);
+        };
+        check(0, "0.2 s");
+        check(75, "75 s");
+        check(130, "2 min");
+        check(7_260, "2 h 1 min");
     }
 
     #[test]

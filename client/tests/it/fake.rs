@@ -11,13 +11,15 @@ use futures_util::{Stream, StreamExt as _, stream};
 use pointsman_client::v1;
 use pointsman_client::v1::admin_service_server::{AdminService, AdminServiceServer};
 use pointsman_client::v1::feedback_service_server::{FeedbackService, FeedbackServiceServer};
+use pointsman_client::v1::policy_service_server::PolicyServiceServer;
 use pointsman_client::v1::router_service_server::{RouterService, RouterServiceServer};
+use pointsman_client::v1::stats_service_server::StatsServiceServer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// What the daemon was told.
 #[derive(Debug, Default)]
@@ -26,6 +28,12 @@ pub(crate) struct Told {
     pub(crate) requests: Vec<(v1::RequestSpec, Option<String>)>,
     /// Feedback, in order of arrival.
     pub(crate) feedback: Vec<v1::Feedback>,
+    /// Trainings, in order of arrival.
+    pub(crate) trainings: Vec<v1::TrainRequest>,
+    /// Promotions, in order of arrival.
+    pub(crate) promotions: Vec<v1::PromoteRequest>,
+    /// Imported traces, in order of arrival.
+    pub(crate) traces: Vec<v1::Trace>,
 }
 
 /// The daemon that answers by rote.
@@ -46,6 +54,8 @@ impl Fake {
             .add_service(RouterServiceServer::new(fake.clone()))
             .add_service(FeedbackServiceServer::new(fake.clone()))
             .add_service(AdminServiceServer::new(fake.clone()))
+            .add_service(PolicyServiceServer::new(fake.clone()))
+            .add_service(StatsServiceServer::new(fake.clone()))
             .add_service(health)
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
@@ -109,7 +119,7 @@ fn deadline<T>(request: &Request<T>) -> Option<String> {
     value.to_str().ok().map(str::to_owned)
 }
 
-fn not_here<T>() -> Result<Response<T>, Status> {
+pub(crate) fn not_here<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("the fake has no such call"))
 }
 

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod fake_learning;
+#[cfg(test)]
+mod learning;
+#[cfg(test)]
 mod library;
 #[cfg(test)]
 mod program;

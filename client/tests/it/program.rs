@@ -11,13 +11,15 @@ use tokio::process::Command;
 
 use crate::fake::Fake;
 
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+/// How a run of the program ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-async fn run(address: &str, words: &[&str], stdin: &str) -> Ended {
+/// Runs the program with these words and this input.
+pub(crate) async fn run(address: &str, words: &[&str], stdin: &str) -> Ended {
     let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
         .args(["--address", address, "--connect-within", "0s"])
         .args(words)
@@ -38,7 +40,8 @@ async fn run(address: &str, words: &[&str], stdin: &str) -> Ended {
     }
 }
 
-async fn check(address: SocketAddr, line: &str, code: i32, part_of_stderr: &str) {
+/// Runs a line and looks at its exit code and at what stands on stderr.
+pub(crate) async fn check(address: SocketAddr, line: &str, code: i32, part_of_stderr: &str) {
     let words: Vec<_> = line.split(' ').collect();
     let ended = run(&address.to_string(), &words, "").await;
     assert_eq!(ended.code, Some(code), "{line}: {}", ended.stderr);

@@ -1,6 +1,7 @@
 //! What may be asked on the command line. Only shapes: what the words mean is in the file of each command.
 
 mod play;
+mod policy;
 mod request;
 mod stats;
 
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 use pointsman_client::v1;
 
 pub(crate) use self::play::PlayArgs;
+pub(crate) use self::policy::{EvaluateArgs, PoliciesCommand, PromoteArgs, ShadowArgs, TrainArgs};
 pub(crate) use self::request::{DecideArgs, ReportArgs, RequestArgs, RouteArgs};
 pub(crate) use self::stats::{DeleteArgs, ExportArgs, FilterArgs, ListArgs, StatsArgs, TracesCommand};
 use super::{exit, parse};
@@ -43,7 +45,8 @@ pub(crate) enum Command {
     Route(RouteArgs),
     /// Choose only: you call the models and `report`.
     Decide(DecideArgs),
-    /// Report what a `decide` caller saw.
+    /// Report what a `decide` caller saw. Without a DECISION: the learning report, with the running policy, shadow,
+    /// canary, drift, pacing, retraining and what was done to the policies.
     Report(ReportArgs),
     /// Say whether an answer was right.
     Feedback(FeedbackArgs),
@@ -65,7 +68,21 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ModelsCommand,
     },
-    /// List and show the policies.
+    /// Fit a candidate on the stored traces.
+    Train(TrainArgs),
+    /// What candidates would have been worth on held-out decisions, and whether they may be promoted.
+    Evaluate(EvaluateArgs),
+    /// Let a candidate choose, for all requests or for a share of them.
+    Promote(PromoteArgs),
+    /// End the canary, or return to the policy that chose before.
+    Rollback {
+        /// Why, for the audit log.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let a policy decide beside the running one, without calling models.
+    Shadow(ShadowArgs),
+    /// List, show and install policies.
     Policies {
         /// What to do with them.
         #[command(subcommand)]
@@ -196,18 +213,6 @@ pub(crate) struct RegisterArgs {
     /// Models of one family err alike, for instance llama-3.
     #[arg(long)]
     pub(crate) family: Option<String>,
-}
-
-/// What to do with the policies.
-#[derive(Debug, Subcommand)]
-pub(crate) enum PoliciesCommand {
-    /// Every policy, newest first.
-    List,
-    /// One policy.
-    Show {
-        /// Its version. Default: the running one.
-        version: Option<String>,
-    },
 }
 
 /// How an answer is read, compared and merged.

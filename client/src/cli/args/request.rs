@@ -110,10 +110,16 @@ pub(crate) struct DecideArgs {
 /// Arguments of `report`.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// Id of the decision.
-    pub(crate) decision: String,
+    /// Id of the decision. Without it: the learning report.
+    pub(crate) decision: Option<String>,
+    /// Of the learning report, the most drift alerts to print.
+    #[arg(long, default_value_t = 20, value_name = "N", conflicts_with = "decision")]
+    pub(crate) alerts: u32,
+    /// Of the learning report, the most entries of the audit log to print.
+    #[arg(long, default_value_t = 20, value_name = "N", conflicts_with = "decision")]
+    pub(crate) audit: u32,
     /// Name of the model that is reported.
-    #[arg(long)]
+    #[arg(long, requires = "decision")]
     pub(crate) model: Option<String>,
     /// How its last call ended.
     #[arg(long, value_enum, requires = "model", default_value = "ok")]
@@ -146,10 +152,10 @@ pub(crate) struct ReportArgs {
     #[arg(long, value_parser = parse::timestamp, value_name = "TIME", requires = "model")]
     pub(crate) started_at: Option<Timestamp>,
     /// Many at once: JSON Lines of `pointsman.v1.ReportedOutcome`; - is stdin, .gz is unpacked.
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", conflicts_with = "model", requires = "decision")]
     pub(crate) lines: Option<String>,
     /// The last part: settles the hold and asks for the merged answer.
-    #[arg(long = "final")]
+    #[arg(long = "final", requires = "decision")]
     pub(crate) is_final: bool,
 }
 

@@ -32,6 +32,12 @@ pub(crate) enum TracesCommand {
     },
     /// All matching traces as JSON Lines, oldest first.
     Export(ExportArgs),
+    /// Take in traces with their feedback, as an export wrote them. A faulty line is named and left out, the rest is
+    /// kept.
+    Import {
+        /// JSON Lines of `pointsman.v1.Trace`; - is stdin, .gz is unpacked.
+        file: String,
+    },
     /// Delete traces for good.
     Delete(DeleteArgs),
 }

@@ -21,3 +21,4 @@ pub mod verify;
 pub mod rpc;
 pub mod serve;
 pub mod replay;
+pub mod streams;

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pointsman_daemon::backends::{self, simulated};
 use pointsman_daemon::config::{self, ConfigError, Environment, Flags};
 use pointsman_daemon::verify::{self, Verified};
-use pointsman_daemon::{replay, serve};
+use pointsman_daemon::{replay, serve, streams};
 
 /// Routes each request to the models that are worth their money, and learns from feedback.
 #[derive(Debug, Parser)]
@@ -33,6 +33,8 @@ enum Command {
     Check(ConfigArgs),
     /// Replays recorded outcomes through the pipeline and prints what a policy would have scored
     Replay(replay::ReplayArgs),
+    /// Runs the learner alone on a binary stream of the peer benchmark and prints its regret
+    Streams(streams::StreamsArgs),
     /// Proves that the learned state equals a rebuild from all rows; the daemon must not be running
     Verify(ConfigArgs),
     /// Writes a simulated world's workload as recorded outcomes
@@ -123,6 +125,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Replay(args) => replay::main(&args, &mut out),
+        Command::Streams(args) => streams::main(&args, &mut out),
         Command::Verify(args) => {
             let state_dir = match args.state_dir {
                 Some(folder) => folder,

@@ -67,7 +67,7 @@ impl Basis {
     pub fn fresh(&self) -> Online {
         match self {
             Self::Cold { settings, schema } => Online::new(*settings, *schema),
-            Self::Fitted { .. } => Online::new(BanditSettings::default(), self.schema()),
+            Self::Fitted { artifact, version } => Online::fitted(Arc::clone(artifact), version.clone()),
         }
     }
 
@@ -76,21 +76,17 @@ impl Basis {
     /// # Errors
     /// [`StateError`] when they are cut, changed, foreign, or of another basis.
     pub fn restore(&self, bytes: &[u8]) -> Result<Online, StateError> {
-        let settings = match self {
-            Self::Cold { settings, .. } => *settings,
-            Self::Fitted { .. } => BanditSettings::default(),
-        };
-        Online::from_bytes(bytes, settings, self.schema())
+        self.fresh().restored(bytes)
     }
 
     /// The policy of this state; cheap.
     #[must_use]
     pub fn policy(&self, online: &Online) -> Arc<dyn Policy> {
         match self {
-            Self::Cold { .. } => Arc::new(online.policy()),
-            Self::Fitted { artifact, version } => {
+            Self::Fitted { artifact, version } if artifact.kind == ArtifactKind::Classifier => {
                 Arc::new(ClassifierPolicy::new(version.clone(), Arc::clone(artifact), 0.0))
             }
+            Self::Cold { .. } | Self::Fitted { .. } => online.policy(),
         }
     }
 }

@@ -21,21 +21,36 @@
 //!
 //! A label that was withdrawn leaves the certainty behind that it brought; if one comes again later,
 //! it counts as a first one.
+//!
+//! # Change
+//!
+//! First labels also drive the tests of [`crate::drift`]; corrections and withdrawals do not, or one row
+//! would count twice. When a lane's alarm rings, that lane alone is loosened: it keeps its mean, its
+//! variances grow, and it explores and learns as if it were nearly new. When the cost or latency of a model
+//! moved, its forecast begins anew. What moved is kept as the last alerts.
 
+mod changes;
 mod state;
 mod update;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_router::artifact::Artifact;
 use pointsman_router::bandit::{BanditPolicy, BanditSettings};
 use pointsman_router::features::{Features, SchemaHash};
-use pointsman_router::forecast::Forecasts;
+use pointsman_router::forecast::{Forecasts, LogLine};
 use pointsman_router::heads::{Heads, Inputs};
+use pointsman_router::hybrid::Standing;
+use pointsman_router::hybrid::HybridPolicy;
 use pointsman_router::ids::{ModelName, PolicyVersion};
 use pointsman_router::money::NanoUsd;
-use pointsman_router::policy::Snapshot;
+use pointsman_router::policy::{Policy, Snapshot};
 
+use crate::drift::{Alert, Watched};
+
+pub use self::changes::ALERTS_MAX;
+use self::changes::{Changes, Found};
 pub use self::state::StateError;
 
 /// What one row of feedback says of one model.
@@ -43,6 +58,21 @@ pub use self::state::StateError;
 pub struct Lesson<'a> {
     /// The features of the decision, as its trace keeps them.
     pub features: &'a Features,
+    /// The model.
+    pub model: &'a ModelName,
+    /// The label in [0, 1] that counted until now.
+    pub old: Option<f64>,
+    /// The label in [0, 1] that counts from now on.
+    pub new: Option<f64>,
+}
+
+/// The same for whoever makes the inputs of the heads without [`Features`].
+#[derive(Debug, Clone, Copy)]
+pub struct InputLesson<'a> {
+    /// The inputs of the decision; another number of dense ones than the heads have teaches nothing.
+    pub inputs: &'a Inputs,
+    /// The logit to which the head's is added.
+    pub offset: f32,
     /// The model.
     pub model: &'a ModelName,
     /// The label in [0, 1] that counted until now.
@@ -72,7 +102,10 @@ pub struct Online {
     settings: BanditSettings,
     version: PolicyVersion,
     heads: Arc<Heads>,
+    /// What the heads stand on, where they do not begin from nothing.
+    artifact: Option<Arc<Artifact>>,
     forecasts: Arc<Forecasts>,
+    changes: Changes,
     feedback_mark: u64,
     trace_mark: u64,
 }
@@ -84,28 +117,67 @@ impl Online {
         Self {
             settings,
             version: settings.version(schema),
-            heads: Arc::new(Heads::new(settings.prior, schema)),
+            heads: Arc::new(Heads::new(settings.prior, settings.shape, schema)),
+            artifact: None,
             forecasts: Arc::new(Forecasts::default()),
+            changes: Changes::default(),
             feedback_mark: 0,
             trace_mark: 0,
         }
     }
 
+    /// A state that has seen nothing beyond what an artifact was fitted on.
+    #[must_use]
+    pub fn fitted(artifact: Arc<Artifact>, version: PolicyVersion) -> Self {
+        let (schema, shape) = (artifact.projection.schema(), artifact.shape());
+        let mut online = Self { version, ..Self::new(BanditSettings::fitted(shape.dense), schema) };
+        let heads = Arc::make_mut(&mut online.heads);
+        for model in &artifact.quality.models {
+            heads.add(model);
+        }
+        let begun = heads.blocks_mut().dense_covariances;
+        begun.iter_mut().zip(&artifact.certainty).for_each(|(cell, begin)| *cell = *begin);
+        Self { artifact: Some(artifact), ..online }
+    }
+
     /// Takes in one label. Rows come in ledger sequence; one row may bring several lessons. Features of
     /// another schema, and labels that are not numbers, teach nothing, but the mark moves.
     pub fn teach(&mut self, seq: u64, lesson: &Lesson<'_>) {
-        self.feedback_mark = self.feedback_mark.max(seq);
-        let label = |y: Option<f64>| y.filter(|y| y.is_finite()).map(|y| y.clamp(0.0, 1.0));
-        let (old, new) = (label(lesson.old), label(lesson.new));
-        if lesson.features.schema != self.heads.schema() || (old.is_none() && new.is_none()) {
+        let Lesson { features, model, old, new } = *lesson;
+        if features.schema != self.heads.schema() || (old.is_none() && new.is_none()) {
+            self.feedback_mark = self.feedback_mark.max(seq);
             return;
         }
-        let inputs = Inputs::of(lesson.features);
+        let (inputs, offset) = match &self.artifact {
+            None => (Inputs::of(features), 0.0),
+            Some(artifact) => {
+                let standing = Standing::of(artifact, &artifact.projection.project(features));
+                let offset = standing.logit(artifact, model.as_str());
+                (standing.inputs, offset)
+            }
+        };
+        self.teach_inputs(seq, &InputLesson { inputs: &inputs, offset, model, old, new });
+    }
+
+    /// The same where the inputs are there already.
+    pub fn teach_inputs(&mut self, seq: u64, lesson: &InputLesson<'_>) {
+        self.feedback_mark = self.feedback_mark.max(seq);
+        let InputLesson { inputs, offset, model, old, new } = *lesson;
+        let label = |y: Option<f64>| y.filter(|y| y.is_finite()).map(|y| y.clamp(0.0, 1.0));
+        let (old, new) = (label(old), label(new));
+        if inputs.dense.len() != self.heads.shape().dense || (old.is_none() && new.is_none()) {
+            return;
+        }
         let heads = Arc::make_mut(&mut self.heads);
-        let lane = heads.add(lesson.model);
-        let reading = update::read(heads, lane, &inputs);
+        let lane = heads.add(model);
+        let mut reading = update::read(heads, lane, (inputs, offset));
         match (old, new) {
             (None, Some(y)) => {
+                let found = Found { seq, label: y, predicted: reading.quality() };
+                if self.changes.label((lane, model), found, self.settings.alarms) {
+                    update::loosen(heads, lane);
+                    reading = update::read(heads, lane, (inputs, offset));
+                }
                 reading.shift(heads, y - reading.probability());
                 reading.narrow(heads, f64::from(self.settings.overlap));
             }
@@ -118,10 +190,20 @@ impl Online {
     /// Takes in what a call did cost and take. Rows come in trace sequence; one row may bring several.
     pub fn observe(&mut self, seq: u64, call: &Call<'_>) {
         self.trace_mark = self.trace_mark.max(seq);
-        let seen = Arc::make_mut(&mut self.forecasts).models.entry(call.model.clone()).or_default();
-        seen.tokens_out.observe(call.prompt_bytes, call.tokens_out as f64);
-        seen.cost_nanos.observe(call.prompt_bytes, call.cost.nanos() as f64);
-        seen.latency_us.observe(call.prompt_bytes, call.latency.as_micros() as f64);
+        let Call { model, prompt_bytes, tokens_out, cost, latency } = *call;
+        let (cost, latency) = (cost.nanos() as f64, latency.as_micros() as f64);
+        let seen = Arc::make_mut(&mut self.forecasts).models.entry(model.clone()).or_default();
+        seen.tokens_out.observe(prompt_bytes, tokens_out as f64);
+        let lines =
+            [(Watched::Cost, &mut seen.cost_nanos, cost), (Watched::Latency, &mut seen.latency_us, latency)];
+        for (what, line, found) in lines {
+            if let Some(forecast) = line.predict(prompt_bytes).filter(|_| found > 0.0)
+                && self.changes.call(model, what, seq, (libm::log(found), forecast))
+            {
+                *line = LogLine::default();
+            }
+            line.observe(prompt_bytes, found);
+        }
     }
 
     /// Moves the marks over rows that teach nothing.
@@ -130,16 +212,25 @@ impl Online {
         self.trace_mark = self.trace_mark.max(trace_seq);
     }
 
+    /// The heads as a bandit, without what they stand on; cheap.
+    #[must_use]
+    pub fn bandit(&self) -> BanditPolicy {
+        BanditPolicy::new(self.version.clone(), self.settings, Arc::clone(&self.heads))
+    }
+
     /// The policy of this moment; cheap.
     #[must_use]
-    pub fn policy(&self) -> BanditPolicy {
-        BanditPolicy::new(self.version.clone(), self.settings, Arc::clone(&self.heads))
+    pub fn policy(&self) -> Arc<dyn Policy> {
+        match &self.artifact {
+            None => Arc::new(self.bandit()),
+            Some(artifact) => Arc::new(HybridPolicy::new(Arc::clone(artifact), self.bandit())),
+        }
     }
 
     /// What a request pins: the policy and the forecasts of this moment; cheap.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { policy: Arc::new(self.policy()), forecasts: Arc::clone(&self.forecasts) }
+        Snapshot { policy: self.policy(), forecasts: Arc::clone(&self.forecasts) }
     }
 
     /// The artifact whose state this is.
@@ -164,6 +255,24 @@ impl Online {
     #[must_use]
     pub fn forecasts(&self) -> &Arc<Forecasts> {
         &self.forecasts
+    }
+
+    /// The last alerts, oldest first, [`ALERTS_MAX`] at most.
+    pub fn alerts(&self) -> impl ExactSizeIterator<Item = &Alert> {
+        self.changes.alerts.iter()
+    }
+
+    /// How many alerts there ever were: who remembers it knows how many of the last are new.
+    #[must_use]
+    pub fn alerts_total(&self) -> u64 {
+        self.changes.alerts_total
+    }
+
+    /// How often the head of a model was loosened because it no longer fitted.
+    #[must_use]
+    pub fn resets(&self, model: &str) -> u64 {
+        let lane = self.heads.lane(model).and_then(|lane| self.changes.lanes.get(lane));
+        lane.map_or(0, |(alarm, _)| alarm.resets)
     }
 
     /// Sequence number of the last feedback row taken in; zero before any.

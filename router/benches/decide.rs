@@ -123,7 +123,7 @@ fn pool() -> Arc<Pool> {
 /// A policy as feedback would have left it: every number set, every model somewhat known.
 fn policy(encoder: &Encoder) -> BanditPolicy {
     let settings = BanditSettings::default();
-    let mut heads = Heads::new(settings.prior, encoder.schema());
+    let mut heads = Heads::new(settings.prior, settings.shape, encoder.schema());
     for name in names() {
         heads.add(&name);
     }

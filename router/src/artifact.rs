@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::features::SchemaHash;
+use crate::heads::Shape;
 use crate::ids::{PolicyVersion, TaskType};
 use crate::projection::Projection;
 use crate::quality::Quality;
@@ -71,6 +72,8 @@ pub struct Artifact {
     pub quality: Quality,
     /// The fitted task types.
     pub topics: Topics,
+    /// How certain the head of each fitted model begins: a packed triangle each, as the heads keep it.
+    pub certainty: Vec<f32>,
 }
 
 /// Why bytes are no artifact that can be used here.
@@ -168,12 +171,20 @@ impl Artifact {
             && self.projection.directions() == self.quality.models.len()
             && self.quality.is_sound(self.projection.width())
             && self.topics.is_sound(self.projection.width())
+            && self.quality.models.len().checked_mul(self.shape().triangle()) == Some(self.certainty.len())
+            && self.certainty.iter().all(|cell| cell.is_finite())
     }
 
     /// The task type of a request, from what the projection made of it.
     #[must_use]
     pub fn infer_task(&self, projected: &[f32]) -> Option<TaskType> {
         self.topics.infer(projected.get(..self.projection.width())?).cloned()
+    }
+
+    /// The inputs of heads that stand on it.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape { dense: self.projection.width(), sparse: 0 }
     }
 
     fn version_of(&self, checksum: u64) -> PolicyVersion {
@@ -211,6 +222,7 @@ pub(crate) mod tests {
                 platt: vec![Platt::IDENTITY; 2],
             },
             topics: Topics::default(),
+            certainty: vec![0.5; 2 * Shape { dense: PLAIN_DIMS + DIMS, sparse: 0 }.triangle()],
         }
     }
 

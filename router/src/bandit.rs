@@ -2,7 +2,7 @@
 //!
 //! Quality comes from the heads, cost from the forecasts, and they meet only here: q is the mean of
 //! the logistic under the head's belief, u = q − price, and the uncertainty of q by the delta method
-//! is what the sampler explores with. So a price change is felt at once and is never mistaken for
+//! is what the sampler explores with, around the mean or above it alone ([`Scatter`]). So a price change is felt at once and is never mistaken for
 //! a change of quality.
 //!
 //! A policy is a snapshot: it never changes once it is made. The version names the artifact (settings
@@ -15,48 +15,102 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::features::SchemaHash;
-use crate::heads::{Heads, Inputs, Prior, Score};
+use crate::heads::{Heads, Inputs, Prior, Score, Shape};
 use crate::ids::PolicyVersion;
-use crate::policy::{Ask, Completion, Estimate, Policy, PolicyKind, Scored};
-use crate::selection::{Utility, floor, thompson};
+use crate::policy::{Ask, Completion, Contender, Estimate, Policy, PolicyKind, Scored};
+use crate::selection::{Scatter, Utility, floor, picks};
 
 /// What the artifact of a bandit is made of, beside the meaning of its features.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BanditSettings {
+    /// How many inputs the heads have.
+    pub shape: Shape,
+    /// Where the draws lie about the mean utility.
+    pub scatter: Scatter,
     /// Standard deviations of the belief are shrunk by this before the draw; 1 is plain Thompson.
     pub alpha: f64,
     /// Probability that is spread evenly over all contenders.
     pub floor: f64,
     /// The belief about a model before any feedback.
     pub prior: Prior,
+    /// Whether a head is loosened when it no longer fits its model.
+    pub alarms: bool,
     /// How much faster than alone each sparse input grows certain: n-grams of one text tell the same
     /// thing many times, and a diagonal covariance does not see it.
     pub overlap: f32,
 }
 
 impl Default for BanditSettings {
-    /// The best of those tried on recorded outcomes of 32 models and on simulated topics.
+    /// At cold start: the best of those tried on recorded outcomes of 32 models and on simulated topics.
     fn default() -> Self {
-        Self { alpha: 0.5, floor: 0.0, prior: Prior::default(), overlap: 10.0 }
+        Self {
+            shape: Shape::COLD,
+            scatter: Scatter::Around,
+            alpha: 0.5,
+            floor: 0.0,
+            prior: Prior::default(),
+            alarms: true,
+            overlap: 10.0,
+        }
     }
 }
 
 /// Changes whenever equal settings learn or choose otherwise.
-const BANDIT_VERSION: &str = "pointsman bandit 1";
+const BANDIT_VERSION: &str = "pointsman bandit 2";
 
 impl BanditSettings {
+    /// Over this many dense inputs of length about one, the constant among them, and no sparse ones: the
+    /// best of those tried on the `tune` stream of the peer benchmark.
+    #[must_use]
+    pub fn dense(dense: usize) -> Self {
+        Self {
+            shape: Shape { dense, sparse: 0 },
+            scatter: Scatter::Above,
+            alpha: 0.25,
+            prior: Prior { bias: 4.0, surface: 4.0, projected: 4.0, sparse: 0.0 },
+            ..Self::default()
+        }
+    }
+
+    /// Over this many dense inputs of a fitted artifact, on whose logits the heads stand. The prior is
+    /// that of a model which was not fitted; the heads of those that were begin with [`Prior::FITTED`],
+    /// narrowed by the rows of the fit.
+    #[must_use]
+    pub fn fitted(dense: usize) -> Self {
+        Self {
+            shape: Shape { dense, sparse: 0 },
+            prior: Prior { bias: 1.0, surface: 0.02, projected: 1.0, sparse: 0.0 },
+            ..Self::default()
+        }
+    }
+
     /// The version of the artifact with features of this meaning: `bandit-` and 16 hex digits.
     #[must_use]
     pub fn version(&self, schema: SchemaHash) -> PolicyVersion {
-        let Prior { bias, surface, sparse } = self.prior;
-        let mut text = format!("{BANDIT_VERSION} {:016x} {:016x}", schema.0, self.alpha.to_bits());
+        let Self { shape, scatter, alpha, floor, prior, alarms, overlap } = *self;
+        let Prior { bias, surface, projected, sparse } = prior;
+        let mut text = format!("{BANDIT_VERSION} {:016x} {:016x}", schema.0, alpha.to_bits());
         // Writing to a String cannot fail.
-        let _ = write!(text, " {:016x}", self.floor.to_bits());
-        for setting in [bias, surface, sparse, self.overlap] {
+        let _ = write!(text, " {:016x} {} {}", floor.to_bits(), shape.dense, shape.sparse);
+        let _ = write!(text, " {} {}", scatter.as_str(), if alarms { "alarms" } else { "" });
+        for setting in [bias, surface, projected, sparse, overlap] {
             let _ = write!(text, " {:08x}", setting.to_bits());
         }
         PolicyVersion::from(format!("bandit-{:016x}", xxh3_64(text.as_bytes())))
     }
+}
+
+/// One of those that the bandit chooses from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    /// Its lane, where it has one.
+    pub lane: Option<usize>,
+    /// The logit to which its head's is added.
+    pub offset: f32,
+    /// The price of a call, in probabilities of being right.
+    pub price: f64,
+    /// Whether it is scored and must not be picked.
+    pub barred: bool,
 }
 
 /// A snapshot of the bandit.
@@ -79,6 +133,29 @@ impl BanditPolicy {
     pub fn heads(&self) -> &Arc<Heads> {
         &self.heads
     }
+
+    /// What it says of these contenders.
+    pub fn estimates(&self, inputs: &Inputs, choices: impl ExactSizeIterator<Item = Choice>) -> Vec<Estimate> {
+        let lanes = self.heads.score(inputs);
+        let prior = self.heads.prior_score(inputs);
+        let mut estimates = Vec::with_capacity(choices.len());
+        let mut utilities = Vec::with_capacity(choices.len());
+        for Choice { lane, offset, price, barred } in choices {
+            let Score { mean, variance } = lane.and_then(|lane| lanes.get(lane)).copied().unwrap_or(prior);
+            let score = Score { mean: mean + offset, variance };
+            let quality = mean_quality(score);
+            let utility = quality - price;
+            let sd = quality * (1.0 - quality) * self.settings.alpha * f64::from(score.variance).sqrt();
+            estimates.push(Estimate { quality, utility, pick: 0.0 });
+            utilities.push(Utility { mean: if barred { f64::NEG_INFINITY } else { utility }, sd });
+        }
+        let mut picks = picks(&utilities, self.settings.scatter);
+        floor(&mut picks, self.settings.floor);
+        for (estimate, pick) in estimates.iter_mut().zip(picks) {
+            estimate.pick = pick;
+        }
+        estimates
+    }
 }
 
 /// The mean of σ over a Gaussian logit, σ(μ/√(1 + πv/8)) (MacKay 1992).
@@ -99,25 +176,14 @@ impl Policy for BanditPolicy {
 
     fn score(&self, ask: &Ask<'_>) -> Scored {
         let inputs = Inputs::of(ask.features);
-        let lanes = self.heads.score(&inputs);
-        let prior = self.heads.prior_score(&inputs);
-        let mut estimates = Vec::with_capacity(ask.contenders.len());
-        let mut utilities = Vec::with_capacity(ask.contenders.len());
-        for contender in ask.contenders {
-            let lane = self.heads.lane(contender.name.as_str());
-            let score = lane.and_then(|lane| lanes.get(lane)).copied().unwrap_or(prior);
-            let quality = mean_quality(score);
-            let utility = ask.objective.utility(quality, contender.forecast.cost);
-            let mean = if contender.barred { f64::NEG_INFINITY } else { utility };
-            let sd = quality * (1.0 - quality) * self.settings.alpha * f64::from(score.variance).sqrt();
-            estimates.push(Estimate { quality, utility, pick: 0.0 });
-            utilities.push(Utility { mean, sd });
-        }
-        let mut picks = thompson(&utilities);
-        floor(&mut picks, self.settings.floor);
-        for (estimate, pick) in estimates.iter_mut().zip(picks) {
-            estimate.pick = pick;
-        }
+        let lane = |contender: &Contender| self.heads.lane(contender.name.as_str());
+        let choices = ask.contenders.iter().map(|c| Choice {
+            lane: lane(c),
+            offset: 0.0,
+            price: ask.objective.price(c.forecast.cost),
+            barred: c.barred,
+        });
+        let estimates = self.estimates(&inputs, choices);
         Scored { estimates, completion: Completion::Greedy, note: None }
     }
 }
@@ -129,7 +195,7 @@ mod tests {
     use crate::forecast::Forecast;
     use crate::ids::{ModelName, TaskType};
     use crate::money::NanoUsd;
-    use crate::policy::{Contender, Objective};
+    use crate::policy::Objective;
 
     fn features() -> Features {
         Features {
@@ -167,12 +233,12 @@ mod tests {
 
     /// Heads in which model i has this logit and variance whatever is asked.
     fn heads(beliefs: &[(f32, f32)]) -> Heads {
-        let mut heads = Heads::new(Prior::default(), SchemaHash(0));
+        let mut heads = Heads::new(Prior::default(), Shape::COLD, SchemaHash(0));
         for (i, (mean, variance)) in beliefs.iter().enumerate() {
             let lane = heads.add(&ModelName::from(format!("m{i}")));
             let blocks = heads.blocks_mut();
-            blocks.dense_means[lane] = *mean;
-            blocks.dense_covariances[lane] = *variance;
+            blocks.dense_means[lane * Shape::COLD.dense] = *mean;
+            blocks.dense_covariances[lane * Shape::COLD.triangle()] = *variance;
         }
         heads
     }
@@ -221,6 +287,11 @@ mod tests {
         assert_eq!(one, version(BanditSettings::default(), 1));
         assert_ne!(one, version(BanditSettings::default(), 2));
         assert_ne!(one, version(BanditSettings { alpha: 0.4, ..BanditSettings::default() }, 1));
+        assert_ne!(
+            one,
+            version(BanditSettings { shape: Shape { dense: 9, sparse: 0 }, ..BanditSettings::default() }, 1)
+        );
+        assert_ne!(one, version(BanditSettings { scatter: Scatter::Above, ..BanditSettings::default() }, 1));
         assert_eq!(one.as_str().len(), "bandit-".len() + 16);
     }
 }

@@ -41,7 +41,7 @@ impl LogLine {
     /// Takes in one observation; values that have no logarithm are left out.
     pub fn observe(&mut self, prompt_bytes: u32, y: f64) {
         if y > 0.0 && y.is_finite() {
-            let (x, y) = (log_bytes(prompt_bytes), y.ln());
+            let (x, y) = (log_bytes(prompt_bytes), libm::log(y));
             self.n += 1.0;
             for (sum, term) in self.sums.iter_mut().zip([x, x * x, y, x * y, y * y]) {
                 *sum += term;
@@ -66,7 +66,7 @@ impl LogLine {
 }
 
 fn log_bytes(prompt_bytes: u32) -> f64 {
-    f64::from(prompt_bytes.max(1)).ln()
+    libm::log(f64::from(prompt_bytes.max(1)))
 }
 
 /// What was seen of one model's calls.
@@ -116,7 +116,7 @@ impl Forecasts {
         let latency_p95 = seen
             .latency_us
             .predict(prompt_bytes)
-            .map(|(mean, variance)| Duration::from_micros(whole((mean + Z95 * variance.sqrt()).exp())));
+            .map(|(mean, variance)| Duration::from_micros(whole(libm::exp(mean + Z95 * variance.sqrt()))));
         Forecast { cost, latency_p95 }
     }
 }
@@ -124,7 +124,7 @@ impl Forecasts {
 /// The mean of a log-normal variable, its variance held at one so that a few wild calls do not
 /// explode the expectation.
 fn log_normal_mean((mean, variance): (f64, f64)) -> f64 {
-    (mean + 0.5 * variance.min(1.0)).exp()
+    libm::exp(mean + 0.5 * variance.min(1.0))
 }
 
 /// The next whole number; casts from float saturate.

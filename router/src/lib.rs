@@ -31,6 +31,7 @@ pub mod heads;
 pub mod bandit;
 pub mod artifact;
 pub mod classifier;
+pub mod hybrid;
 pub mod rules;
 pub mod subset;
 pub mod decision;

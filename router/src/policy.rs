@@ -29,10 +29,16 @@ impl Objective {
         Self { cost_weight_per_usd: if value > NanoUsd::ZERO { 1.0 / value.usd() } else { 0.0 } }
     }
 
+    /// The price of a call, in probabilities of being right.
+    #[must_use]
+    pub fn price(&self, cost: NanoUsd) -> f64 {
+        self.cost_weight_per_usd * cost.usd()
+    }
+
     /// The utility of a call, in probabilities of being right.
     #[must_use]
     pub fn utility(&self, quality: f64, cost: NanoUsd) -> f64 {
-        quality - self.cost_weight_per_usd * cost.usd()
+        quality - self.price(cost)
     }
 }
 

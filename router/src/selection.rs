@@ -10,6 +10,11 @@
 //! product of the others are parabolas through three points (Simpson's rule against dΦ_a). The tests
 //! compare with a dense integral. Contenders that cannot win (4.5 standard deviations under the
 //! best's lower end) have probability zero.
+//!
+//! Draws may also lie above the mean alone, mean + sd·|ε|: an optimistic sampler, which explores as much
+//! and gives up less, because no good model is ever drawn down (May et al. 2012, whose draws are the
+//! higher of mean and draw, measured the same). Its distribution is 2Φ − 1 above the mean and zero below,
+//! and the same grid serves it.
 
 #![expect(
     clippy::indexing_slicing,
@@ -41,15 +46,42 @@ const CELLS_MAX: usize = 192;
 /// Certain contenders are treated as this wide, relative to the largest utility.
 const SD_RELATIVE_MIN: f64 = 1e-9;
 
+/// Where a contender's draws lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scatter {
+    /// Around the mean, normally: plain Thompson sampling.
+    Around,
+    /// Above the mean, by the size of a normal deviation.
+    Above,
+}
+
+impl Scatter {
+    /// The word for it in settings and versions.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Around => "around",
+            Self::Above => "above",
+        }
+    }
+}
+
+/// The probability of each contender to have the highest draw around its mean; see [`picks`].
+#[must_use]
+pub fn thompson(utilities: &[Utility]) -> Vec<f64> {
+    picks(utilities, Scatter::Around)
+}
+
 /// The probability of each contender to have the highest draw; they sum to one. Contenders whose
 /// mean is not finite have none, unless all are so: then all are alike.
 #[must_use]
-pub fn thompson(utilities: &[Utility]) -> Vec<f64> {
+pub fn picks(utilities: &[Utility], scatter: Scatter) -> Vec<f64> {
     let mut picks = vec![0.0; utilities.len()];
     let largest = utilities.iter().map(|u| u.mean.abs()).filter(|m| m.is_finite()).fold(1.0, f64::max);
     let floored = |u: &Utility| Gaussian {
         mean: u.mean,
         sd: if u.sd.is_finite() { u.sd.max(SD_RELATIVE_MIN * largest) } else { largest },
+        scatter,
     };
     let finite = || utilities.iter().enumerate().filter(|(_, u)| u.mean.is_finite());
     let low = finite().map(|(_, u)| floored(u).low()).fold(f64::NEG_INFINITY, f64::max);
@@ -124,15 +156,28 @@ pub fn aim(picks: &mut [f64], towards: &[f64], share: f64) -> f64 {
 struct Gaussian {
     mean: f64,
     sd: f64,
+    scatter: Scatter,
 }
 
 impl Gaussian {
     fn low(self) -> f64 {
-        self.mean - REACH * self.sd
+        match self.scatter {
+            Scatter::Around => self.mean - REACH * self.sd,
+            Scatter::Above => self.mean,
+        }
     }
 
     fn high(self) -> f64 {
         self.mean + REACH * self.sd
+    }
+
+    /// The probability of a draw below u.
+    fn below(self, u: f64, inverse_sd: f64) -> f64 {
+        let phi = normal_cdf((u - self.mean) * inverse_sd);
+        match self.scatter {
+            Scatter::Around => phi,
+            Scatter::Above => (2.0 * phi - 1.0).max(0.0),
+        }
     }
 }
 
@@ -153,7 +198,7 @@ impl Node {
         for (((below, other), g), inverse) in
             self.below.iter_mut().zip(&mut self.others).zip(able).zip(inverse_sds)
         {
-            *below = normal_cdf((u - g.mean) * inverse);
+            *below = g.below(u, *inverse);
             *other = product;
             product *= *below;
         }
@@ -225,32 +270,37 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Draw;
 
     fn utilities(pairs: &[(f64, f64)]) -> Vec<Utility> {
         pairs.iter().map(|(mean, sd)| Utility { mean: *mean, sd: *sd }).collect()
     }
 
     /// The integral on a grid of the narrowest Gaussian's scale, with the exact Φ and φ.
-    fn dense(pairs: &[(f64, f64)]) -> Vec<f64> {
-        let cdf = |z: f64| 0.5 * libm::erfc(-z / 2_f64.sqrt());
+    fn dense(pairs: &[(f64, f64)], scatter: Scatter) -> Vec<f64> {
+        let cdf = |z: f64| {
+            let phi = 0.5 * libm::erfc(-z / 2_f64.sqrt());
+            if scatter == Scatter::Above { (2.0 * phi - 1.0).max(0.0) } else { phi }
+        };
         let density = |z: f64| (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let (from, density_scale) = if scatter == Scatter::Above { (0.0, 2.0) } else { (-8.0, 1.0) };
         pairs
             .iter()
             .enumerate()
             .map(|(a, (mean, sd))| {
                 let narrowest = pairs.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
                 let step = narrowest / 40.0;
-                let steps = (16.0 * sd / step).ceil() as usize;
+                let steps = ((8.0 - from) * sd / step).ceil() as usize;
                 (0..steps)
                     .map(|i| {
-                        let u = mean - 8.0 * sd + (i as f64 + 0.5) * step;
+                        let u = mean + from * sd + (i as f64 + 0.5) * step;
                         let others: f64 = pairs
                             .iter()
                             .enumerate()
                             .filter(|(j, _)| *j != a)
                             .map(|(_, (m, s))| cdf((u - m) / s))
                             .product();
-                        density((u - mean) / sd) / sd * others * step
+                        density_scale * density((u - mean) / sd) / sd * others * step
                     })
                     .sum()
             })
@@ -258,11 +308,29 @@ mod tests {
     }
 
     fn check(pairs: &[(f64, f64)]) {
-        let (got, expected) = (thompson(&utilities(pairs)), dense(pairs));
-        for (g, e) in got.iter().zip(&expected) {
-            assert!((g - e).abs() < 1e-4, "{pairs:?}\ngot      {got:?}\nexpected {expected:?}");
+        for scatter in [Scatter::Around, Scatter::Above] {
+            let (got, expected) = (picks(&utilities(pairs), scatter), dense(pairs, scatter));
+            for (g, e) in got.iter().zip(&expected) {
+                assert!((g - e).abs() < 1e-4, "{pairs:?}\ngot      {got:?}\nexpected {expected:?}");
+            }
+            assert!((got.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         }
-        assert!((got.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn it_agrees_with_draws() {
+        let pairs = [(0.55, 0.1), (0.5, 0.2), (0.62, 0.02), (0.3, 0.05)];
+        let mut draw = Draw::from_seed(4);
+        let mut normal =
+            || (-2.0 * (1.0 - draw.uniform()).ln()).sqrt() * (2.0 * std::f64::consts::PI * draw.uniform()).cos();
+        let mut wins = [0_u32; 4];
+        for _ in 0..400_000 {
+            let draws = pairs.map(|(mean, sd)| mean + sd * f64::abs(normal()));
+            wins[(0..4).max_by(|a, b| draws[*a].total_cmp(&draws[*b])).unwrap()] += 1;
+        }
+        for (pick, wins) in picks(&utilities(&pairs), Scatter::Above).iter().zip(wins) {
+            assert!((pick - f64::from(wins) / 400_000.0).abs() < 3e-3, "{pick} {wins}");
+        }
     }
 
     #[test]
@@ -279,8 +347,10 @@ mod tests {
     #[test]
     fn alike_is_alike_and_certain_is_certain() {
         for k in [1_usize, 2, 5, 12, 256] {
-            for sd in [0.0, 0.1] {
-                let picks = thompson(&utilities(&vec![(0.3, sd); k]));
+            for (sd, scatter) in
+                [(0.0, Scatter::Around), (0.1, Scatter::Around), (0.0, Scatter::Above), (0.1, Scatter::Above)]
+            {
+                let picks = picks(&utilities(&vec![(0.3, sd); k]), scatter);
                 assert!(picks.iter().all(|p| (p - 1.0 / k as f64).abs() < 1e-9), "{k} {sd} {picks:?}");
             }
         }
@@ -361,9 +431,11 @@ mod tests {
 
         #[test]
         fn any_are_a_distribution(pairs in prop::collection::vec((-1e6..1e6_f64, 0.0..1e5_f64), 1..40)) {
-            let picks = thompson(&utilities(&pairs));
-            prop_assert!(picks.iter().all(|p| (0.0..=1.0 + 1e-12).contains(p)));
-            prop_assert!((picks.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            for scatter in [Scatter::Around, Scatter::Above] {
+                let picks = picks(&utilities(&pairs), scatter);
+                prop_assert!(picks.iter().all(|p| (0.0..=1.0 + 1e-12).contains(p)));
+                prop_assert!((picks.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            }
         }
     }
 }

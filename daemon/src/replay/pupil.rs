@@ -68,7 +68,7 @@ impl Pupil {
     pub(super) fn snapshot(&self) -> Snapshot {
         let policy: Arc<dyn Policy> = match &self.choice {
             Choice::Unfitted(_) => Arc::new(Random::default()),
-            Choice::Bandit => Arc::new(self.online.policy()),
+            Choice::Bandit => self.online.policy(),
             Choice::ContextFree(policy) => Arc::new(policy.clone()),
             Choice::Fixed(policy) => Arc::clone(policy),
         };

@@ -6,7 +6,9 @@
 //! | format version | 4 |
 //! | artifact version, feedback mark, trace mark | text, 8, 8 |
 //! | number of lanes, their names, the four blocks of the heads | 4, texts, 4 per number |
-//! | number of forecasts, for each the name and three lines of six numbers | 4, text, 8 per number |
+//! | per lane its alarm and its watch | 40, 72 |
+//! | number of forecasts, for each the name, three lines of six numbers, two watches | 4, text, 8 per number, 144 |
+//! | alerts there ever were, number of those kept, for each its model and what it says | 8, 4, text, 26 |
 //! | XXH3 of all before | 8 |
 //!
 //! A text is its length in 4 bytes and its UTF-8. Nothing is allocated by a length that was not
@@ -22,9 +24,11 @@ use pointsman_router::ids::ModelName;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Online;
+use super::changes::ALERTS_MAX;
+use crate::drift::{Alarm, Alert, Direction, Side, Watch, Watched};
 
 const MAGIC: &[u8; 8] = b"pmonline";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Why bytes are no state of this artifact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,14 +76,25 @@ impl Online {
         for number in blocks.into_iter().flatten() {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        for lane in 0..self.heads.models().len() {
+            let (alarm, watch) = self.changes.lanes.get(lane).copied().unwrap_or_default();
+            push_alarm(&mut out, &alarm);
+            push_watch(&mut out, &watch);
+        }
         push_length(&mut out, self.forecasts.models.len());
         for (name, seen) in &self.forecasts.models {
             push_text(&mut out, name.as_str());
             for line in [seen.tokens_out, seen.cost_nanos, seen.latency_us] {
-                for number in [line.n].into_iter().chain(line.sums) {
-                    out.extend_from_slice(&number.to_le_bytes());
-                }
+                push_numbers(&mut out, [line.n].into_iter().chain(line.sums));
             }
+            for watch in self.changes.calls.get(name).copied().unwrap_or_default() {
+                push_watch(&mut out, &watch);
+            }
+        }
+        out.extend_from_slice(&self.changes.alerts_total.to_le_bytes());
+        push_length(&mut out, self.changes.alerts.len());
+        for alert in &self.changes.alerts {
+            push_alert(&mut out, alert);
         }
         let checksum = xxh3_64(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
@@ -91,6 +106,14 @@ impl Online {
     /// # Errors
     /// [`StateError`] when they are cut, changed, foreign, or of another artifact.
     pub fn from_bytes(bytes: &[u8], settings: BanditSettings, schema: SchemaHash) -> Result<Self, StateError> {
+        Self::new(settings, schema).restored(bytes)
+    }
+
+    /// The state that these bytes hold, of the artifact of this fresh one.
+    ///
+    /// # Errors
+    /// As [`Online::from_bytes`].
+    pub fn restored(self, bytes: &[u8]) -> Result<Self, StateError> {
         let mut head = Reader(bytes);
         if head.array::<8>()? != *MAGIC {
             return Err(StateError::Foreign);
@@ -106,7 +129,7 @@ impl Online {
         }
         let mut reader = Reader(body);
         let found = reader.text()?;
-        let mut online = Self::new(settings, schema);
+        let mut online = self;
         if found != online.version.as_str() {
             return Err(StateError::OtherArtifact { found, expected: online.version.as_str().to_owned() });
         }
@@ -114,6 +137,7 @@ impl Online {
         online.trace_mark = u64::from_le_bytes(reader.array()?);
         online.read_heads(&mut reader)?;
         online.read_forecasts(&mut reader)?;
+        online.read_alerts(&mut reader)?;
         if reader.0.is_empty() { Ok(online) } else { Err(StateError::Damaged) }
     }
 
@@ -130,6 +154,9 @@ impl Online {
                 *cell = f32::from_le_bytes(reader.array()?);
             }
         }
+        for _ in heads.models() {
+            self.changes.lanes.push((reader.alarm()?, reader.watch()?));
+        }
         Ok(())
     }
 
@@ -142,7 +169,20 @@ impl Online {
                 cost_nanos: reader.line()?,
                 latency_us: reader.line()?,
             };
+            self.changes.calls.insert(name.clone(), [reader.watch()?, reader.watch()?]);
             forecasts.models.insert(name, seen);
+        }
+        Ok(())
+    }
+
+    fn read_alerts(&mut self, reader: &mut Reader<'_>) -> Result<(), StateError> {
+        self.changes.alerts_total = u64::from_le_bytes(reader.array()?);
+        let kept = reader.length()?;
+        if kept > ALERTS_MAX {
+            return Err(StateError::Damaged);
+        }
+        for _ in 0..kept {
+            self.changes.alerts.push_back(reader.alert()?);
         }
         Ok(())
     }
@@ -155,6 +195,40 @@ fn push_length(out: &mut Vec<u8>, length: usize) {
 fn push_text(out: &mut Vec<u8>, text: &str) {
     push_length(out, text.len());
     out.extend_from_slice(text.as_bytes());
+}
+
+fn push_numbers(out: &mut Vec<u8>, numbers: impl IntoIterator<Item = f64>) {
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn push_alarm(out: &mut Vec<u8>, alarm: &Alarm) {
+    out.extend_from_slice(&alarm.labels.to_le_bytes());
+    out.extend_from_slice(&alarm.resets.to_le_bytes());
+    push_numbers(out, alarm.sums);
+}
+
+fn push_watch(out: &mut Vec<u8>, watch: &Watch) {
+    out.extend_from_slice(&watch.seen.to_le_bytes());
+    for Side { ratio, seen, expected, found } in watch.sides {
+        push_numbers(out, [ratio, seen, expected, found]);
+    }
+}
+
+fn push_alert(out: &mut Vec<u8>, alert: &Alert) {
+    push_text(out, alert.model.as_str());
+    out.push(match alert.what {
+        Watched::Quality => 0,
+        Watched::Cost => 1,
+        Watched::Latency => 2,
+    });
+    out.push(match alert.direction {
+        Direction::Up => 0,
+        Direction::Down => 1,
+    });
+    out.extend_from_slice(&alert.at_seq.to_le_bytes());
+    push_numbers(out, [alert.before, alert.after]);
 }
 
 /// What is left to read.
@@ -178,11 +252,52 @@ impl Reader<'_> {
         String::from_utf8(taken.to_vec()).map_err(|_| StateError::Damaged)
     }
 
-    fn line(&mut self) -> Result<LogLine, StateError> {
-        let mut line = LogLine { n: f64::from_le_bytes(self.array()?), ..LogLine::default() };
-        for sum in &mut line.sums {
-            *sum = f64::from_le_bytes(self.array()?);
+    fn integer(&mut self) -> Result<u64, StateError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn numbers<const N: usize>(&mut self) -> Result<[f64; N], StateError> {
+        let mut numbers = [0.0; N];
+        for number in &mut numbers {
+            *number = f64::from_le_bytes(self.array()?);
         }
-        Ok(line)
+        Ok(numbers)
+    }
+
+    fn line(&mut self) -> Result<LogLine, StateError> {
+        let [n] = self.numbers()?;
+        Ok(LogLine { n, sums: self.numbers()? })
+    }
+
+    fn alarm(&mut self) -> Result<Alarm, StateError> {
+        Ok(Alarm { labels: self.integer()?, resets: self.integer()?, sums: self.numbers()? })
+    }
+
+    fn watch(&mut self) -> Result<Watch, StateError> {
+        let seen = self.integer()?;
+        let mut sides = [Side::default(); 2];
+        for side in &mut sides {
+            let [ratio, seen, expected, found] = self.numbers()?;
+            *side = Side { ratio, seen, expected, found };
+        }
+        Ok(Watch { seen, sides })
+    }
+
+    fn alert(&mut self) -> Result<Alert, StateError> {
+        let model = ModelName::from(self.text()?);
+        let what = match self.array()? {
+            [0] => Watched::Quality,
+            [1] => Watched::Cost,
+            [2] => Watched::Latency,
+            [_] => return Err(StateError::Damaged),
+        };
+        let direction = match self.array()? {
+            [0] => Direction::Up,
+            [1] => Direction::Down,
+            [_] => return Err(StateError::Damaged),
+        };
+        let at_seq = self.integer()?;
+        let [before, after] = self.numbers()?;
+        Ok(Alert { model, what, direction, at_seq, before, after })
     }
 }

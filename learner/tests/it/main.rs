@@ -1,0 +1,5 @@
+//! Tests of the learner from outside.
+
+#![allow(missing_docs, reason = "tests")]
+
+mod streams;

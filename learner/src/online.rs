@@ -30,6 +30,7 @@
 //! moved, its forecast begins anew. What moved is kept as the last alerts.
 
 mod changes;
+mod certainty;
 mod state;
 mod update;
 
@@ -41,14 +42,14 @@ use pointsman_router::bandit::{BanditPolicy, BanditSettings};
 use pointsman_router::features::{Features, SchemaHash};
 use pointsman_router::forecast::{Forecasts, LogLine};
 use pointsman_router::heads::{Heads, Inputs};
-use pointsman_router::hybrid::Standing;
-use pointsman_router::hybrid::HybridPolicy;
+use pointsman_router::hybrid::{HybridPolicy, Standing};
 use pointsman_router::ids::{ModelName, PolicyVersion};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::policy::{Policy, Snapshot};
 
 use crate::drift::{Alert, Watched};
 
+pub use self::certainty::certainty;
 pub use self::changes::ALERTS_MAX;
 use self::changes::{Changes, Found};
 pub use self::state::StateError;

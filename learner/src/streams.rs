@@ -279,7 +279,8 @@ pub fn play(stream: &Stream, settings: BanditSettings, seed: u64, delay: usize) 
         {
             set_context(&mut inputs, round.context);
             let new = Some(f64::from(*coin));
-            learner.teach_inputs(t as u64 + 1, &InputLesson { inputs: &inputs, offset: 0.0, model, old: None, new });
+            learner
+                .teach_inputs(t as u64 + 1, &InputLesson { inputs: &inputs, offset: 0.0, model, old: None, new });
         }
     }
     regret.resets = names.iter().map(|name| learner.resets(name.as_str())).sum();

@@ -28,6 +28,7 @@ use crate::fit::encoder::{Encoder, EncoderSettings};
 use crate::fit::ridge::{Labels, Problem, RidgeSettings};
 use crate::fit::svd::SparseRow;
 use crate::fit::{calibrate, kernels, topics};
+use crate::online::certainty;
 use crate::rows::Rows;
 
 /// How to train.
@@ -142,7 +143,9 @@ pub fn train<R: Rows>(
     last.quality.platt = platt;
     let origin = Origin { rows: sample.read, labels: sample.labels(), seed: settings.seed };
     let Fitted { projection, quality, .. } = last;
-    let artifact = Artifact { kind: settings.kind, origin, projection, quality, topics: work.topics() };
+    let (kind, topics) = (settings.kind, work.topics());
+    let mut artifact = Artifact { kind, origin, projection, quality, topics, certainty: Vec::new() };
+    artifact.certainty = certainty(&artifact, sample.judged());
     Ok(Trained { artifact, report })
 }
 

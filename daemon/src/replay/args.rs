@@ -13,6 +13,8 @@ pub enum Whose {
     Rules,
     /// Classifiers fitted on the rows that are fed first; nothing is learned on the way.
     Classifier,
+    /// The same to begin with; a bandit goes on learning from there.
+    Hybrid,
     /// The online bandit.
     Bandit,
     /// Thompson sampling that sees nothing of the request.
@@ -34,6 +36,7 @@ impl Whose {
         match self {
             Self::Rules => "rules",
             Self::Classifier => "classifier",
+            Self::Hybrid => "hybrid",
             Self::Bandit => "bandit",
             Self::ContextFree => "context-free",
             Self::BestSingle => "best-single",

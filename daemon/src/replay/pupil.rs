@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use pointsman_learner::basis::Basis;
 use pointsman_learner::online::{Call, Lesson, Online};
 use pointsman_learner::reference::{BestSingle, ContextFree, Oracle, Random, TrueScores};
 use pointsman_learner::rows::{InMemory, TrainingRow};
 use pointsman_learner::train::{TrainSettings, train};
 use pointsman_router::artifact::ArtifactKind;
 use pointsman_router::bandit::BanditSettings;
-use pointsman_router::classifier::ClassifierPolicy;
 use pointsman_router::features::{Features, SchemaHash};
 use pointsman_router::ids::ModelName;
 use pointsman_router::policy::{Policy, Snapshot};
@@ -42,7 +42,7 @@ pub(super) struct Pupil {
 #[derive(Debug)]
 enum Choice {
     /// What was fed so far, to be fitted on once it is all there.
-    Unfitted(Vec<TrainingRow>),
+    Unfitted(ArtifactKind, Vec<TrainingRow>),
     Bandit,
     ContextFree(ContextFree),
     Fixed(Arc<dyn Policy>),
@@ -52,7 +52,8 @@ impl Pupil {
     /// `None` for a policy that is reckoned and not run.
     pub(super) fn new(whose: Whose, known: &Known, schema: SchemaHash) -> Option<Self> {
         let choice = match whose {
-            Whose::Classifier => Choice::Unfitted(Vec::new()),
+            Whose::Classifier => Choice::Unfitted(ArtifactKind::Classifier, Vec::new()),
+            Whose::Hybrid => Choice::Unfitted(ArtifactKind::Hybrid, Vec::new()),
             Whose::Bandit => Choice::Bandit,
             Whose::ContextFree => Choice::ContextFree(ContextFree::default()),
             Whose::Rules => Choice::Fixed(Arc::new(RulesPolicy::new(BTreeMap::new(), known.pool.clone()))),
@@ -67,7 +68,7 @@ impl Pupil {
     /// What serves now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let policy: Arc<dyn Policy> = match &self.choice {
-            Choice::Unfitted(_) => Arc::new(Random::default()),
+            Choice::Unfitted(..) => Arc::new(Random::default()),
             Choice::Bandit => self.online.policy(),
             Choice::ContextFree(policy) => Arc::new(policy.clone()),
             Choice::Fixed(policy) => Arc::clone(policy),
@@ -86,15 +87,9 @@ impl Pupil {
             if let Some(label) = seen.label {
                 self.learn(&row.features, &seen.model, label);
             }
-            self.observe_call(&Call {
-                model: &seen.model,
-                prompt_bytes: row.features.prompt_bytes,
-                tokens_out: seen.tokens_out,
-                cost: seen.cost,
-                latency: seen.latency,
-            });
         }
-        if let Choice::Unfitted(rows) = &mut self.choice {
+        self.observe_seen(&row);
+        if let Choice::Unfitted(_, rows) = &mut self.choice {
             rows.push(row);
         }
     }
@@ -104,15 +99,29 @@ impl Pupil {
     /// # Errors
     /// There is not enough to fit on.
     pub(super) fn begin(&mut self, seed: u64) -> anyhow::Result<()> {
-        let Choice::Unfitted(rows) = &mut self.choice else { return Ok(()) };
-        let rows = InMemory { schema: None, rows: std::mem::take(rows) };
-        let settings = TrainSettings { kind: ArtifactKind::Classifier, seed, ..TrainSettings::default() };
+        let Choice::Unfitted(kind, rows) = &mut self.choice else { return Ok(()) };
+        let (kind, rows) = (*kind, InMemory { schema: None, rows: std::mem::take(rows) });
+        let settings = TrainSettings { kind, seed, ..TrainSettings::default() };
         let trained = train(&rows, &settings, &mut |_, _| {})
             .context("give rows to fit on, by --train-fraction or --warm")?;
         let (_, version) = trained.artifact.to_bytes()?;
-        let policy = ClassifierPolicy::new(version, Arc::new(trained.artifact), 0.0);
-        self.choice = Choice::Fixed(Arc::new(policy));
+        let basis = Basis::Fitted { artifact: Arc::new(trained.artifact), version };
+        self.online = basis.fresh();
+        rows.rows.iter().for_each(|row| self.observe_seen(row));
+        self.choice = if basis.learns() { Choice::Bandit } else { Choice::Fixed(basis.policy(&self.online)) };
         Ok(())
+    }
+
+    fn observe_seen(&mut self, row: &TrainingRow) {
+        for seen in &row.seen {
+            self.observe_call(&Call {
+                model: &seen.model,
+                prompt_bytes: row.features.prompt_bytes,
+                tokens_out: seen.tokens_out,
+                cost: seen.cost,
+                latency: seen.latency,
+            });
+        }
     }
 
     /// Takes in what a model scored on a request.
@@ -123,7 +132,7 @@ impl Pupil {
                 self.online.teach(self.seq, &Lesson { features, model, old: None, new: Some(score) });
             }
             Choice::ContextFree(policy) => policy.learn(model, score),
-            Choice::Unfitted(_) | Choice::Fixed(_) => {}
+            Choice::Unfitted(..) | Choice::Fixed(_) => {}
         }
     }
 

@@ -172,7 +172,7 @@ async fn note_running(
             rules.chain([("default", json!(config.default))]).collect::<serde_json::Value>()
         }
         PolicyKind::Classifier | PolicyKind::Bandit | PolicyKind::Reference => {
-            let BanditSettings { alpha, floor, prior, overlap } = artifact.settings;
+            let BanditSettings { alpha, floor, prior, overlap, .. } = artifact.settings;
             json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
                    "prior_surface": prior.surface, "prior_sparse": prior.sparse})
         }

@@ -28,7 +28,7 @@ pub struct RidgeSettings {
 
 impl Default for RidgeSettings {
     fn default() -> Self {
-        Self { alpha: 6.0, passes_max: 40, tolerance: 0.01 }
+        Self { alpha: 6.0, passes_max: 16, tolerance: 0.02 }
     }
 }
 

@@ -5,7 +5,7 @@ use pointsman_router::encode::Encoder;
 use pointsman_router::forecast::Forecast;
 use pointsman_router::heads::{DENSE_ROWS, triangle};
 use pointsman_router::ids::TaskType;
-use pointsman_router::policy::{Ask, Contender, Objective, Policy};
+use pointsman_router::policy::{Ask, Contender, Objective};
 use pointsman_router::request::{AnswerKind, Message, Prompt, Request, Role};
 use proptest::prelude::*;
 
@@ -164,7 +164,7 @@ fn a_correction_moves_the_mean_by_its_formula_and_leaves_the_variance() {
     label(&mut one, 1, &features, "m", (None, Some(1.0)));
     let before = one.clone();
     let inputs = Inputs::of(&features);
-    let reading = update::read(&before.heads, 0, &inputs);
+    let reading = update::read(&before.heads, 0, (&inputs, 0.0));
     label(&mut one, 2, &features, "m", (Some(1.0), Some(0.25)));
     assert_eq!(one.heads.blocks()[1], before.heads.blocks()[1]);
     assert_eq!(one.heads.blocks()[3], before.heads.blocks()[3]);

@@ -103,6 +103,11 @@ impl Sample {
         Ok(Self { models, rows, read })
     }
 
+    /// Each row with the lanes of the models that were judged on it.
+    pub(super) fn judged(&self) -> impl Iterator<Item = (&Features, impl Iterator<Item = usize>)> {
+        self.rows.iter().map(|row| (&*row.features, row.labels.iter().map(|(lane, _)| *lane)))
+    }
+
     /// Labels that are fitted on.
     pub(super) fn labels(&self) -> u64 {
         self.rows.iter().map(|row| row.labels.len() as u64).sum()

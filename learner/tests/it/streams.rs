@@ -47,7 +47,10 @@ fn log_ucb(stream: &Stream) -> f64 {
         }));
         regret += round.regret(picked, stream.cost_weight());
         let new = Some(f64::from(round.coins[picked]));
-        learner.teach_inputs(t as u64, &InputLesson { inputs: &inputs, model: &names[picked], old: None, new });
+        learner.teach_inputs(
+            t as u64,
+            &InputLesson { inputs: &inputs, offset: 0.0, model: &names[picked], old: None, new },
+        );
     }
     regret
 }

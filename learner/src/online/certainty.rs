@@ -1,0 +1,32 @@
+//! How certain the heads on a fitted artifact begin: as certain as labels on the rows of the fit would
+//! have made them, had they been learned one by one with no surprise.
+
+use pointsman_router::artifact::Artifact;
+use pointsman_router::features::Features;
+use pointsman_router::heads::{Heads, Prior};
+use pointsman_router::hybrid::Standing;
+
+use super::update;
+
+/// One packed triangle a fitted model, as an artifact keeps them. Each row comes with the places of the
+/// models that were judged on it.
+#[must_use]
+pub fn certainty<'a>(
+    artifact: &Artifact,
+    rows: impl Iterator<Item = (&'a Features, impl Iterator<Item = usize>)>,
+) -> Vec<f32> {
+    let mut heads = Heads::new(Prior::FITTED, artifact.shape(), artifact.projection.schema());
+    for model in &artifact.quality.models {
+        heads.add(model);
+    }
+    for (features, judged) in rows {
+        let standing = Standing::of(artifact, &artifact.projection.project(features));
+        for lane in judged {
+            if let Some(model) = artifact.quality.models.get(lane) {
+                let offset = standing.logit(artifact, model.as_str());
+                update::read(&heads, lane, (&standing.inputs, offset)).narrow(&mut heads, 0.0);
+            }
+        }
+    }
+    heads.blocks_mut().dense_covariances.to_vec()
+}

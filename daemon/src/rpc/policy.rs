@@ -82,11 +82,13 @@ fn served(row: &PolicyRow, status: &LearningStatus) -> v1::Policy {
     let kind = match row.kind.as_str() {
         "rules" => v1::PolicyKind::Rules,
         "bandit" => v1::PolicyKind::Bandit,
+        "classifier" => v1::PolicyKind::Classifier,
         _ => v1::PolicyKind::Unspecified,
     };
     let state = match row.state {
         PolicyRunState::Running => v1::PolicyState::Running,
         PolicyRunState::Retired => v1::PolicyState::Retired,
+        PolicyRunState::Candidate => v1::PolicyState::Candidate,
     };
     let settings: BTreeMap<String, Value> = serde_json::from_str(&row.settings).unwrap_or_default();
     let text = |value: Value| match value {

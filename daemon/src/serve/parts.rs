@@ -171,7 +171,7 @@ async fn note_running(
             let rules = config.rules.iter().map(|(task, models)| (task.as_str(), json!(models)));
             rules.chain([("default", json!(config.default))]).collect::<serde_json::Value>()
         }
-        PolicyKind::Bandit | PolicyKind::Reference => {
+        PolicyKind::Classifier | PolicyKind::Bandit | PolicyKind::Reference => {
             let BanditSettings { alpha, floor, prior, overlap } = artifact.settings;
             json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
                    "prior_surface": prior.surface, "prior_sparse": prior.sparse})

@@ -419,7 +419,7 @@ fn labels(conn: &Connection, decision: DecisionId, before: u64) -> rusqlite::Res
     Ok(found.unwrap_or_default())
 }
 
-fn read_labels(row: &Row<'_>, column: usize) -> rusqlite::Result<Labels> {
+pub(super) fn read_labels(row: &Row<'_>, column: usize) -> rusqlite::Result<Labels> {
     serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|error| unreadable(column, error))
 }
 

@@ -19,7 +19,7 @@ mod tally;
 
 pub use body::StoredTrace;
 pub use retention::{Deletion, Retention, StoreSize};
-pub use rows::TraceFilter;
+pub use rows::{TraceFilter, reports_of as reports_in, traces_between};
 pub use stats::{ModelStats, Stats};
 pub use tally::{Failures, Latencies, Tally};
 

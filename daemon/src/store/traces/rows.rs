@@ -195,6 +195,20 @@ pub(super) fn traces_after(conn: &Connection, after: u64, limit: usize) -> rusql
         .collect()
 }
 
+/// Up to `limit` traces of a span, oldest first, read on a connection of the caller's.
+///
+/// # Errors
+/// What SQLite met.
+pub fn traces_between(
+    conn: &Connection,
+    (after, through): (u64, u64),
+    limit: usize,
+) -> rusqlite::Result<Vec<StoredTrace>> {
+    conn.prepare_cached("SELECT seq, body FROM traces WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")?
+        .query_map(params![sql(after), sql(through), limit], stored)?
+        .collect()
+}
+
 fn report(row: &Row<'_>) -> rusqlite::Result<Report> {
     let id: Vec<u8> = row.get(1)?;
     let id: [u8; 16] = id.try_into().map_err(|_| unreadable(1, "a decision id has sixteen bytes"))?;
@@ -213,7 +227,11 @@ pub(super) fn reports_after(conn: &Connection, after: u64, limit: usize) -> rusq
         .collect()
 }
 
-pub(super) fn reports_of(conn: &Connection, id: DecisionId) -> rusqlite::Result<Vec<Report>> {
+/// The reports of a decision, in their order, read on a connection of the caller's.
+///
+/// # Errors
+/// What SQLite met.
+pub fn reports_of(conn: &Connection, id: DecisionId) -> rusqlite::Result<Vec<Report>> {
     conn.prepare_cached("SELECT seq, decision_id, model, body FROM reports WHERE decision_id = ?1 ORDER BY seq")?
         .query_map([id.as_bytes()], report)?
         .collect()

@@ -21,10 +21,12 @@ use crate::store::traces::{Report, StoredTrace, reports_in, traces_between};
 const BATCH: usize = 256;
 
 /// Which part of the stores to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Reach {
     /// The most traces, the newest; `None`: all.
     pub rows_max: Option<u64>,
+    /// The share of all feedback, the latest, that is left out, and the traces after it with it.
+    pub left_out: f64,
 }
 
 /// A trace and what feedback says of it.
@@ -57,11 +59,19 @@ impl StoredLog {
     pub fn open(state_dir: &Path, reach: Reach) -> Result<Self, StoreError> {
         let (traces, ledger) = (state_dir.join("traces.db"), state_dir.join("ledger.db"));
         let (conn, said) = (connect(&traces)?, connect(&ledger)?);
-        let feedback_through = said.query_row("SELECT ifnull(max(seq), 0) FROM feedback", (), |row| row.get(0))?;
-        let through: u64 = conn.query_row("SELECT ifnull(max(seq), 0) FROM traces", (), |row| row.get(0))?;
+        let feedback_through = feedback_at(&said, 1.0 - reach.left_out)?;
+        let last: u64 = conn.query_row("SELECT ifnull(max(seq), 0) FROM traces", (), |row| row.get(0))?;
+        let through = match judged_by(&said, feedback_through)?.filter(|_| reach.left_out > 0.0) {
+            Some(id) => place_of(&conn, id)?.unwrap_or(last),
+            None => last,
+        };
         let after = match reach.rows_max {
             Some(rows) => conn
-                .query_row("SELECT seq FROM traces ORDER BY seq DESC LIMIT 1 OFFSET ?1", [rows], |row| row.get(0))
+                .query_row(
+                    "SELECT seq FROM traces WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2",
+                    params![through, rows],
+                    |row| row.get(0),
+                )
                 .optional()?
                 .unwrap_or(0),
             None => 0,
@@ -72,6 +82,14 @@ impl StoredLog {
             |row| row.get(0),
         )?;
         Ok(Self { traces, ledger, after, through, feedback_through, rows })
+    }
+
+    /// The sequence up to which this share of all feedback was given, the earliest.
+    ///
+    /// # Errors
+    /// What reading met.
+    pub fn feedback_at(&self, share: f64) -> Result<u64, StoreError> {
+        feedback_at(&connect(&self.ledger)?, share)
     }
 
     /// About how many traces there are.
@@ -149,6 +167,28 @@ impl Iterator for Reading<'_> {
         }
         next
     }
+}
+
+/// The sequence up to which this share of all feedback was given.
+fn feedback_at(ledger: &Connection, share: f64) -> Result<u64, StoreError> {
+    let count: u64 = ledger.query_row("SELECT count(*) FROM feedback", (), |row| row.get(0))?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
+    let wanted = (share.clamp(0.0, 1.0) * count as f64).round() as u64;
+    let Some(before) = wanted.checked_sub(1) else { return Ok(0) };
+    let sql = "SELECT seq FROM feedback ORDER BY seq LIMIT 1 OFFSET ?1";
+    Ok(ledger.query_row(sql, [before], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// The decision that a piece of feedback judges.
+fn judged_by(ledger: &Connection, seq: u64) -> Result<Option<DecisionId>, StoreError> {
+    let id =
+        ledger.query_row("SELECT decision FROM feedback WHERE seq = ?1", [seq], |row| row.get(0)).optional()?;
+    Ok(id.map(DecisionId::from_bytes))
+}
+
+fn place_of(traces: &Connection, id: DecisionId) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT seq FROM traces WHERE decision_id = ?1";
+    Ok(traces.query_row(sql, [id.as_bytes()], |row| row.get(0)).optional()?)
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {

@@ -4,7 +4,9 @@
 //! batch, and fitting runs on a thread of low priority. What is fitted, and how a candidate is judged,
 //! is the learner's; this module reads, keeps and tells.
 
-pub mod lines;
 pub mod log;
-pub mod offline;
 pub mod rows;
+pub mod lines;
+pub mod offline;
+pub mod trainer;
+pub mod evaluate;

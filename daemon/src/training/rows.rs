@@ -17,24 +17,43 @@ use crate::store::StoreError;
 use crate::store::ledger::Said;
 
 /// The rows of a stored log.
-#[derive(Debug)]
-pub struct StoredRows {
+pub struct StoredRows<'a> {
     log: StoredLog,
     schema: SchemaHash,
     passed_over: Cell<u64>,
+    read: Cell<u64>,
+    is_over: Option<&'a dyn Fn() -> bool>,
 }
 
-impl StoredRows {
+impl std::fmt::Debug for StoredRows<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredRows").field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+impl<'a> StoredRows<'a> {
     /// The rows of this log whose features have this schema.
     #[must_use]
     pub fn new(log: StoredLog, schema: SchemaHash) -> Self {
-        Self { log, schema, passed_over: Cell::new(0) }
+        Self { log, schema, passed_over: Cell::new(0), read: Cell::new(0), is_over: None }
+    }
+
+    /// The same, whose readings end with [`StoreError::Closed`] once this is so.
+    #[must_use]
+    pub fn until(self, is_over: &'a dyn Fn() -> bool) -> Self {
+        Self { is_over: Some(is_over), ..self }
     }
 
     /// The log.
     #[must_use]
     pub fn log(&self) -> &StoredLog {
         &self.log
+    }
+
+    /// Traces that the last reading has read so far.
+    #[must_use]
+    pub fn read_so_far(&self) -> u64 {
+        self.read.get()
     }
 
     /// Traces that the last reading passed over, because their features are of another schema or were
@@ -45,7 +64,7 @@ impl StoredRows {
     }
 }
 
-impl Rows for StoredRows {
+impl Rows for StoredRows<'_> {
     type Error = StoreError;
 
     fn schema(&self) -> SchemaHash {
@@ -58,13 +77,20 @@ impl Rows for StoredRows {
 
     fn read(&self) -> Result<Box<dyn Iterator<Item = Result<TrainingRow, StoreError>> + '_>, StoreError> {
         self.passed_over.set(0);
-        let rows = self.log.read()?.filter_map(|logged| match logged {
-            Ok(LoggedTrace { trace, .. }) if trace.features.schema != self.schema => {
-                self.passed_over.set(self.passed_over.get() + 1);
-                None
+        self.read.set(0);
+        let rows = self.log.read()?.filter_map(|logged| {
+            if self.is_over.is_some_and(|is_over| is_over()) {
+                return Some(Err(StoreError::Closed));
             }
-            Ok(LoggedTrace { trace, said, .. }) => Some(Ok(row(&trace, &said))),
-            Err(error) => Some(Err(error)),
+            self.read.set(self.read.get() + 1);
+            match logged {
+                Ok(LoggedTrace { trace, .. }) if trace.features.schema != self.schema => {
+                    self.passed_over.set(self.passed_over.get() + 1);
+                    None
+                }
+                Ok(LoggedTrace { trace, said, .. }) => Some(Ok(row(&trace, &said))),
+                Err(error) => Some(Err(error)),
+            }
         });
         Ok(Box::new(rows))
     }

@@ -15,11 +15,11 @@ fn schema() -> SchemaHash {
     lesson(0).features.schema
 }
 
-fn stored(school: &School, reach: Reach) -> StoredRows {
+fn stored(school: &School, reach: Reach) -> StoredRows<'static> {
     StoredRows::new(StoredLog::open(school.folder.path(), reach).unwrap(), schema())
 }
 
-fn all(rows: &StoredRows) -> Vec<TrainingRow> {
+fn all(rows: &StoredRows<'_>) -> Vec<TrainingRow> {
     rows.read().unwrap().map(Result::unwrap).collect()
 }
 
@@ -51,7 +51,7 @@ async fn rows_are_the_traces_with_what_was_said_of_them_and_end_where_they_ended
     assert_eq!(logged(0).eligible.iter().map(|(m, _)| m.as_str()).collect::<Vec<_>>(), ["large", "small"]);
     assert_eq!((logged(0).propensity, logged(0).calls_max), (0.375, 2));
     assert_eq!(all(&rows), read);
-    let newest = all(&stored(&school, Reach { rows_max: Some(2) }));
+    let newest = all(&stored(&school, Reach { rows_max: Some(2), ..Reach::default() }));
     assert_eq!(newest[0], read[599]);
     assert_eq!(newest.len(), 2);
 }
@@ -91,7 +91,9 @@ fn a_choice_without_a_probability_is_not_logged_and_another_schema_is_another_ke
         let trace = Trace { decision: decision.into(), ..trace };
         assert_eq!(row(&trace, &said).logged.is_some(), logged, "{propensity}");
     };
-    [(0.5, true), (0.0, false), (f64::NAN, false), (-1.0, false)].map(|(p, logged)| check(p, logged));
+    for (propensity, logged) in [(0.5, true), (0.0, false), (f64::NAN, false), (-1.0, false)] {
+        check(propensity, logged);
+    }
     assert_ne!(prompt_key(&lesson(0).features), prompt_key(&lesson(1).features));
     assert_eq!(lesson(2).status, TraceStatus::Decided);
 }

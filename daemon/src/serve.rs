@@ -30,6 +30,7 @@ use crate::config::{InstallationError, OverrideStoreError};
 use crate::learning::{LearningError, Streams};
 use crate::rpc::traffic::Traffic;
 use crate::store::StoreError;
+use crate::store::artifacts::ArtifactFileError;
 use jobs::Books;
 use parts::Parts;
 pub use parts::artifact;
@@ -54,6 +55,9 @@ pub enum ServeError {
     /// The models that were registered at run time cannot be read.
     #[error(transparent)]
     Overrides(#[from] OverrideStoreError),
+    /// The artifacts cannot be used.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactFileError),
     /// The learned state cannot be had.
     #[error(transparent)]
     Learning(#[from] LearningError),
@@ -171,7 +175,8 @@ impl Daemon {
 
     /// Everything that is committed is booked and learned, then the files are closed.
     async fn close(mut self) -> Result<(), ServeError> {
-        let Parts { traces, ledger, budget, learning, clock, .. } = &self.parts;
+        let Parts { traces, ledger, budget, learning, clock, trainer, .. } = &self.parts;
+        trainer.stop();
         traces.flushed().await?;
         booking::catch_up(budget.name(), traces, ledger).await?;
         learning.save().await?;

@@ -19,4 +19,5 @@ pub mod stats;
 pub mod status;
 mod tables;
 pub mod traffic;
+pub mod training;
 pub mod watch;

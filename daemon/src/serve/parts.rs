@@ -36,9 +36,13 @@ use crate::rpc::reading::TraceReader;
 use crate::rpc::router::Routing;
 use crate::rpc::stats::Statistics;
 use crate::rpc::traffic::Traffic;
+use crate::rpc::training::Candidates;
+use crate::store::artifacts::ArtifactStore;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
 use crate::store::lock::StateLock;
 use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
+use crate::training::evaluate::Evaluator;
+use crate::training::trainer::{Ground, Trainer};
 use crate::wire::trace::Kept;
 
 /// Committed rows that wait for the teacher; beyond it feedback and booking wait.
@@ -56,6 +60,8 @@ pub(super) struct Parts {
     pub(super) reports: Arc<Reports>,
     pub(super) router: Arc<Router>,
     pub(super) traffic: Traffic,
+    pub(super) trainer: Trainer,
+    pub(super) evaluator: Evaluator,
     state_dir: PathBuf,
     keeps: Store,
     message_bytes_max: usize,
@@ -111,13 +117,24 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         pacer: Arc::new(Unpaced),
         traces: Arc::new(traces.clone()) as Arc<dyn TraceSink>,
     };
+    let state_dir = std::path::absolute(&config.server.state_dir).unwrap_or(config.server.state_dir);
+    let ground = Ground {
+        artifacts: ArtifactStore::open(&state_dir)?,
+        state_dir: state_dir.clone(),
+        schema: artifact.schema,
+        traces: traces.clone(),
+        ledger: ledger.clone(),
+        clock: Arc::clone(&clock),
+    };
     let pools = Arc::clone(&ports.pools);
     let time = (Arc::clone(&clock), seeds);
     let parts = Parts {
         reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), pools, time, secret)),
         router: Arc::new(Router::new(config.settings.clone(), ports)),
         traffic: Traffic::default(),
-        state_dir: std::path::absolute(&config.server.state_dir).unwrap_or(config.server.state_dir),
+        trainer: Trainer::new(ground.clone()),
+        evaluator: Evaluator::new(ground),
+        state_dir,
         keeps: config.store,
         message_bytes_max: config.server.message_bytes_max,
         _lock: lock,
@@ -216,7 +233,11 @@ impl Parts {
                 store_content: settings.store_content,
                 message_bytes_max: self.message_bytes_max,
             },
-            policies: Policies { learning: self.learning.clone(), ledger: self.ledger.clone() },
+            policies: Policies {
+                learning: self.learning.clone(),
+                ledger: self.ledger.clone(),
+                candidates: Candidates { trainer: self.trainer.clone(), evaluator: self.evaluator.clone() },
+            },
             administration: Administration {
                 registry: Arc::clone(&self.registry),
                 budget: Arc::clone(&self.budget),

@@ -142,6 +142,7 @@ impl Daemon {
         jobs.spawn(books.keep(committed, to_teacher));
         jobs.spawn(jobs::expire_reports(parts.reports.clone(), parts.clock.clone(), stop.clone()));
         jobs.spawn(jobs::retain(parts.retention(), stop.clone()));
+        jobs.spawn(jobs::retrain(parts.retraining.clone(), parts.learning.clone(), stop.clone()));
         let transport = Transport { message_bytes_max: server.message_bytes_max, reflection: server.reflection };
         Ok(Self { parts, jobs, stop, transport, drain_timeout: server.drain_timeout })
     }

@@ -224,7 +224,8 @@ impl Trainer {
     async fn keep(&self, wish: Wish, fitted: Fitted) -> Result<StoredPolicy, TrainingError> {
         let Fitted { version, bytes, trained_through, report } = fitted;
         let Wish { kind, seed, rows_max } = wish;
-        let settings = json!({"seed": seed, "rows_max": rows_max.unwrap_or(0)}).to_string();
+        let seen = self.ground.ledger.feedback_through().await?;
+        let settings = json!({"seed": seed, "rows_max": rows_max.unwrap_or(0), "feedback_seen": seen}).to_string();
         let facts = FittedFacts {
             artifact_bytes: bytes.len() as u64,
             schema: Some(self.ground.schema),

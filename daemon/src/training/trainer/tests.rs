@@ -54,10 +54,10 @@ async fn a_training_leaves_a_candidate_that_can_be_loaded_and_the_same_twice() {
 #[tokio::test]
 async fn what_cannot_be_trained_on_is_a_typed_error_and_leaves_nothing() {
     let school = School::new().await;
-    judged(&school, 20, |n| n % 3 == 0).await;
+    judged(&school, 60, |n| n % 3 == 0).await;
     let trainer = trainer(&school);
     let few = train(&trainer, WISH).await;
-    assert!(matches!(few, Err(TrainingError::Rows(TrainError::TooFew { found: 14, .. }))), "{few:?}");
+    assert!(matches!(few, Err(TrainingError::Rows(TrainError::TooFew { found: 42, .. }))), "{few:?}");
     let (turn, second) = (trainer.turn(), trainer.turn());
     assert!(matches!((&turn, second), (Ok(_), Err(TrainingError::Running))));
     drop(turn);

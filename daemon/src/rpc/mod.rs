@@ -11,6 +11,7 @@ pub(crate) mod decode;
 mod export;
 pub mod feedback;
 pub mod idempotency;
+mod import;
 mod later;
 pub mod policy;
 pub mod reading;

@@ -42,6 +42,8 @@ use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
 use crate::store::lock::StateLock;
 use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
 use crate::training::evaluate::Evaluator;
+use crate::training::import::Importer;
+use crate::training::retrain::{Due, Retraining};
 use crate::training::trainer::{Ground, Trainer};
 use crate::wire::trace::Kept;
 
@@ -62,6 +64,7 @@ pub(super) struct Parts {
     pub(super) traffic: Traffic,
     pub(super) trainer: Trainer,
     pub(super) evaluator: Evaluator,
+    pub(super) retraining: Retraining,
     state_dir: PathBuf,
     keeps: Store,
     message_bytes_max: usize,
@@ -126,14 +129,17 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         ledger: ledger.clone(),
         clock: Arc::clone(&clock),
     };
+    let (trainer, evaluator) = (Trainer::new(ground.clone()), Evaluator::new(ground));
+    let due = Due { every: config.learning.retrain_every, after_feedback: config.learning.retrain_after_feedback };
     let pools = Arc::clone(&ports.pools);
     let time = (Arc::clone(&clock), seeds);
     let parts = Parts {
         reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), pools, time, secret)),
         router: Arc::new(Router::new(config.settings.clone(), ports)),
         traffic: Traffic::default(),
-        trainer: Trainer::new(ground.clone()),
-        evaluator: Evaluator::new(ground),
+        retraining: Retraining::open(trainer.clone(), evaluator.clone(), due).await?,
+        trainer,
+        evaluator,
         state_dir,
         keeps: config.store,
         message_bytes_max: config.server.message_bytes_max,
@@ -160,6 +166,7 @@ async fn open_traces(
         kept: Kept { content: config.settings.store_content, secret: config.settings.secret },
         floor: ledger.booked_through().await?.max(learned.map_or(0, |state| state.trace_mark)),
         retention: traces::Retention { keep_days: config.store.keep_days, keep_bytes: config.store.keep_bytes },
+        sample: config.learning.trace_sample,
         ..TraceStoreSettings::default()
     };
     let (tell, committed) = mpsc::unbounded_channel();
@@ -226,6 +233,7 @@ impl Parts {
             statistics: Statistics {
                 reader: TraceReader { traces: self.traces.clone(), ledger: self.ledger.clone() },
                 retention: self.retention(),
+                importer: Importer::new(self.traces.clone(), self.ledger.clone(), Arc::clone(&clock), secret),
                 pools,
                 clock: Arc::clone(&clock),
                 state_dir: self.state_dir.clone(),

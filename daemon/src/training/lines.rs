@@ -1,6 +1,6 @@
 //! Logs in files: JSON Lines, gzipped or not, of exported traces or of recorded outcomes.
 //!
-//! A line is one or the other by its keys: a trace has `decision`, a recorded outcome has `prompt`.
+//! A line is one or the other by its keys: a trace has `format`, a recorded outcome has `prompt`.
 //! A broken line is named by its number and passed over; the rest counts. The file is read again for
 //! every pass and never held.
 
@@ -29,11 +29,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::foreign::{self, Foreign, ForeignFault, Whose};
 use super::rows::row;
 use crate::backends::recorded_rows::{Line, LineFault};
 use crate::store::ledger::Said;
+use crate::store::traces::NO_FEATURES;
 use crate::wire::json::{self, JsonFault};
-use crate::wire::{self, WireError};
 
 /// The longest line, in bytes.
 const LINE_BYTES_MAX: u64 = 16 << 20;
@@ -50,9 +51,9 @@ pub enum BrokenLine {
     /// It is no trace.
     #[error(transparent)]
     Json(#[from] JsonFault),
-    /// It is a trace that this build cannot read.
-    #[error("is a trace that cannot be read: {0}")]
-    Wire(#[from] WireError),
+    /// It is a trace that cannot be read here.
+    #[error("is a trace that {0}")]
+    Trace(#[from] ForeignFault),
     /// It is no recorded outcome.
     #[error(transparent)]
     Recorded(#[from] LineFault),
@@ -104,7 +105,7 @@ pub struct FileRows {
 
 #[derive(Deserialize)]
 struct Keys {
-    decision: Option<IgnoredAny>,
+    format: Option<IgnoredAny>,
     prompt: Option<IgnoredAny>,
 }
 
@@ -128,22 +129,20 @@ impl Reader {
     pub fn row(&self, line: &[u8]) -> Result<TrainingRow, BrokenLine> {
         let keys: Keys = serde_json::from_slice(line).map_err(|error| BrokenLine::Neither(error.to_string()))?;
         match keys {
-            Keys { decision: Some(_), .. } => self.logged(json::read(line)?),
+            Keys { format: Some(_), .. } => self.logged(json::read(line)?),
             Keys { prompt: Some(_), .. } => self.recorded(Line::read(line)?),
-            Keys { decision: None, prompt: None } => {
-                Err(BrokenLine::Neither("it has neither `decision` nor `prompt`".to_owned()))
+            Keys { format: None, prompt: None } => {
+                Err(BrokenLine::Neither("it has neither `format` nor `prompt`".to_owned()))
             }
         }
     }
 
-    fn logged(&self, mut message: v1::Trace) -> Result<TrainingRow, BrokenLine> {
-        let feedback = std::mem::take(&mut message.feedback);
-        let entries: Vec<Entry> =
-            feedback.into_iter().map(wire::feedback::entry_from_wire).collect::<Result<_, _>>()?;
-        let trace = wire::trace::from_wire(message)?;
-        if trace.features.schema == SchemaHash(0) {
+    fn logged(&self, message: v1::Trace) -> Result<TrainingRow, BrokenLine> {
+        let Foreign { trace, feedback } = foreign::read(message, &self.encoder, Whose::Any)?;
+        if trace.features.schema == NO_FEATURES {
             return Err(BrokenLine::NoFeatures);
         }
+        let entries: Vec<Entry> = feedback.into_iter().map(|(entry, _)| entry).collect();
         Ok(row(&trace, &said(&trace, &entries, self.secret)))
     }
 

@@ -6,7 +6,10 @@
 
 pub mod log;
 pub mod rows;
+pub mod foreign;
 pub mod lines;
+pub mod import;
 pub mod offline;
 pub mod trainer;
 pub mod evaluate;
+pub mod retrain;

@@ -11,6 +11,7 @@ mod budget;
 mod candidates;
 mod feedback;
 mod idempotency;
+mod imported;
 mod overrides;
 mod said;
 mod schema;
@@ -27,6 +28,7 @@ pub use budget::{BookOutcome, Booking, Spend, Spends, Transfer, TransferKind, Wi
 pub use candidates::{FittedFacts, NewCandidate, StoredPolicy};
 pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};
 pub use idempotency::{Begin, KEEP as IDEMPOTENCY_KEEP};
+pub use imported::ImportedFeedback;
 pub use said::{Said, said_of};
 pub use state::{PolicyRow, PolicyRunState, PolicyState, StateRole};
 

@@ -6,7 +6,7 @@
 use crate::store::Migration;
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[Migration] = &[Migration::new(FIRST), Migration::new(FITTED)];
+pub(super) const STEPS: &[Migration] = &[Migration::new(FIRST), Migration::new(FITTED), Migration::new(IMPORTED)];
 
 const FIRST: &str = "
 CREATE TABLE feedback (
@@ -115,4 +115,9 @@ ALTER TABLE policies ADD COLUMN trained_through INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE policies ADD COLUMN report TEXT;
 ALTER TABLE policies ADD COLUMN evaluation TEXT;
 ALTER TABLE policies ADD COLUMN predecessor TEXT;
+";
+
+/// Feedback that came with traces from elsewhere: when.
+const IMPORTED: &str = "
+ALTER TABLE feedback ADD COLUMN imported_at_micros INTEGER;
 ";

@@ -86,8 +86,8 @@ fn what_cannot_be_trained_on_is_a_typed_error() {
         let (_folder, path) = file(lines);
         train(&open_rows(&path).unwrap(), &TrainSettings::default(), &mut |_, _| {}).map(|_| ())
     };
-    let few: Vec<String> = (0..20).map(recorded).collect();
-    assert!(matches!(check(&few), Err(TrainError::TooFew { found: 20, .. })));
+    let few: Vec<String> = (0..60).map(recorded).collect();
+    assert!(matches!(check(&few), Err(TrainError::TooFew { found: 60, .. })));
     let one: Vec<String> = (0..200).map(|n| recorded(n * 3).replace("\"score\":0", "\"score\":1")).collect();
     assert!(matches!(check(&one), Err(TrainError::OneClass { .. })));
     let mixed = [recorded(1), json::write(&exported(1)).unwrap()];
@@ -105,10 +105,10 @@ fn a_line_without_features_or_without_sense_is_broken() {
     bare.features.as_mut().unwrap().schema_hash = 0;
     assert_eq!(read(&bare), Err(BrokenLine::NoFeatures));
     let newer = v1::Trace { format: 2, ..exported(1) };
-    assert!(matches!(read(&newer), Err(BrokenLine::Wire(WireError::Format { found: 2, .. }))));
+    assert!(matches!(read(&newer), Err(BrokenLine::Trace(ForeignFault::Format { found: 2 }))));
     let mut wrong = exported(1);
     wrong.feedback[0].score = 7.0;
-    assert!(matches!(read(&wrong), Err(BrokenLine::Wire(WireError::Value { .. }))));
+    assert!(matches!(read(&wrong), Err(BrokenLine::Trace(ForeignFault::Wire(_)))));
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub mod reports;
 pub mod feedback;
 pub mod learning;
 pub mod retention;
+pub mod training;
 pub mod verify;
 pub mod rpc;
 pub mod serve;

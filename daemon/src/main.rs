@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pointsman_daemon::backends::{self, simulated};
 use pointsman_daemon::config::{self, ConfigError, Environment, Flags};
+use pointsman_daemon::training::offline;
 use pointsman_daemon::verify::{self, Verified};
 use pointsman_daemon::{replay, serve, streams};
 
@@ -37,6 +38,8 @@ enum Command {
     Streams(streams::StreamsArgs),
     /// Proves that the learned state equals a rebuild from all rows; the daemon must not be running
     Verify(ConfigArgs),
+    /// Fits a policy on exported traces or recorded outcomes; needs no daemon
+    Train(offline::TrainArgs),
     /// Writes a simulated world's workload as recorded outcomes
     Workload(WorkloadArgs),
 }
@@ -133,6 +136,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             };
             verify(&state_dir, &mut out)
         }
+        Command::Train(args) => offline::main(&args, &mut out, &mut std::io::stderr().lock()),
         Command::Workload(args) => {
             let world = simulated::World::read(&args.world).context("the world cannot be used")?;
             Ok(simulated::write_workload(&world, args.rows, &args.out)?)

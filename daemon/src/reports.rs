@@ -11,6 +11,8 @@
 //! Reports of one decision take turns, so the end of a decision holds exactly what was acknowledged
 //! before it. What comes after the end changes nothing.
 
+mod joined;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,9 +30,11 @@ use pointsman_router::normal::{NormalForm, extract, normalise};
 use pointsman_router::outcome::Outcome;
 use pointsman_router::trace::{Trace, TraceStatus};
 
+use self::joined::read;
+pub use self::joined::{joined, with_reports};
 use crate::money::BudgetLedger;
 use crate::store::StoreError;
-use crate::store::traces::{Lookup, NewReport, Report, Reported, Tally, TraceStore};
+use crate::store::traces::{Lookup, NewReport, Reported, Tally, TraceStore};
 use crate::wire::report::{ModelReport, ReportEnd, from_wire};
 use crate::wire::{self, WireError};
 
@@ -414,40 +418,6 @@ impl Reports {
         // Two maps; a panic between their updates leaves a text waiting at worst.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A trace with what its caller reported so far: its outcomes, attempts and, once it is final, its
-/// answer, bill and status.
-///
-/// # Errors
-/// What the store met, and [`WireError`] for a row that cannot be read back.
-pub async fn with_reports(traces: &TraceStore, trace: Arc<Trace>) -> Result<Arc<Trace>, ReportError> {
-    if trace.status != TraceStatus::Decided {
-        return Ok(trace);
-    }
-    let (parts, end) = read(traces, trace.decision.id).await?;
-    let mut whole = Trace::clone(&trace);
-    if let Some(end) = end {
-        whole.bill = Bill { settled: end.cost, unknown: NanoUsd::ZERO };
-        whole.answer = end.answer.map(|answer| wire::answer::from_stored(answer, None)).transpose()?;
-        whole.status = if whole.answer.is_some() { TraceStatus::Answered } else { TraceStatus::Failed };
-    }
-    for part in parts {
-        whole.outcomes.push(part.outcome);
-        whole.attempts.push(part.attempt);
-    }
-    Ok(Arc::new(whole))
-}
-
-async fn read(traces: &TraceStore, id: DecisionId) -> Result<(Vec<ModelReport>, Option<ReportEnd>), ReportError> {
-    let (mut parts, mut end) = (Vec::new(), None);
-    for Report { model, body, .. } in traces.reports(id).await? {
-        match model {
-            Some(_) => parts.push(ModelReport::from_bytes(&body)?),
-            None => end = Some(ReportEnd::from_bytes(id, &body)?),
-        }
-    }
-    Ok((parts, end))
 }
 
 /// The texts of those parts that stand as they were said just now.

@@ -30,6 +30,7 @@ use crate::config::{InstallationError, OverrideStoreError};
 use crate::learning::{LearningError, Streams};
 use crate::rpc::traffic::Traffic;
 use crate::store::StoreError;
+use crate::store::artifacts::ArtifactFileError;
 use jobs::Books;
 use parts::Parts;
 pub use parts::artifact;
@@ -54,6 +55,9 @@ pub enum ServeError {
     /// The models that were registered at run time cannot be read.
     #[error(transparent)]
     Overrides(#[from] OverrideStoreError),
+    /// The artifacts cannot be used.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactFileError),
     /// The learned state cannot be had.
     #[error(transparent)]
     Learning(#[from] LearningError),
@@ -138,6 +142,7 @@ impl Daemon {
         jobs.spawn(books.keep(committed, to_teacher));
         jobs.spawn(jobs::expire_reports(parts.reports.clone(), parts.clock.clone(), stop.clone()));
         jobs.spawn(jobs::retain(parts.retention(), stop.clone()));
+        jobs.spawn(jobs::retrain(parts.retraining.clone(), parts.learning.clone(), stop.clone()));
         let transport = Transport { message_bytes_max: server.message_bytes_max, reflection: server.reflection };
         Ok(Self { parts, jobs, stop, transport, drain_timeout: server.drain_timeout })
     }
@@ -171,7 +176,8 @@ impl Daemon {
 
     /// Everything that is committed is booked and learned, then the files are closed.
     async fn close(mut self) -> Result<(), ServeError> {
-        let Parts { traces, ledger, budget, learning, clock, .. } = &self.parts;
+        let Parts { traces, ledger, budget, learning, clock, trainer, .. } = &self.parts;
+        trainer.stop();
         traces.flushed().await?;
         booking::catch_up(budget.name(), traces, ledger).await?;
         learning.save().await?;

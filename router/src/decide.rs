@@ -157,7 +157,8 @@ fn calls_max(request: &Request, task: &TaskType, settings: &Settings) -> u32 {
 pub(crate) const PLAUSIBLE_ANSWERS: f64 = 10.0;
 
 /// How many different answers are plausible.
-pub(crate) fn plausible_answers(kind: &AnswerKind) -> f64 {
+#[must_use]
+pub fn plausible_answers(kind: &AnswerKind) -> f64 {
     match kind {
         AnswerKind::Label { allowed } if allowed.len() > 1 => allowed.len() as f64,
         AnswerKind::Label { .. } | AnswerKind::Number { .. } | AnswerKind::Json { .. } | AnswerKind::Text => {

@@ -11,7 +11,7 @@
 //! report figures of another file. Rows that none of the wanted models has an outcome for are left
 //! out, as nothing could be routed there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -147,6 +147,34 @@ struct RawOutcome {
     tokens_out: Option<f64>,
     #[serde(default)]
     answer: Option<String>,
+}
+
+/// One line by itself: what each model of it did, by name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// The row's id.
+    pub id: String,
+    /// What was asked.
+    pub prompt: String,
+    /// The models that it has, by name.
+    pub outcomes: BTreeMap<String, Recorded>,
+}
+
+impl Line {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// [`LineFault`]; an id that repeats is not found here.
+    pub fn read(line: &[u8]) -> Result<Self, LineFault> {
+        let raw: RawRow = serde_json::from_slice(line).map_err(|error| LineFault::NotARow(error.to_string()))?;
+        let mut outcomes = BTreeMap::new();
+        for (model, outcome) in raw.outcomes {
+            if let Some(recorded) = outcome.checked(&model)? {
+                outcomes.insert(model, recorded);
+            }
+        }
+        Ok(Self { id: raw.id, prompt: raw.prompt, outcomes })
+    }
 }
 
 impl Rows {

@@ -17,6 +17,7 @@ use super::check_models;
 use super::checked::{Budget, Config, PolicyChoice, PolicyConfig, Server, Store};
 use super::fault::{FaultKind, Faults};
 use super::layers::{Environment, Layered};
+use super::learning::learning;
 use super::section::{self, Section};
 use super::values::resolved;
 use super::window::Window;
@@ -32,10 +33,11 @@ pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
     let policy = policy(root.table("policy"), faults, &mut settings);
     let budget = budget(root.table("budget"));
     let store = store(root.table("store"), &mut settings);
+    let learning = learning(root.table("learning"));
     let backends = check_models::backends(root.tables("backend"), &layered.folder, environment);
     let models = check_models::models(root.tables("model"), &backends);
     root.end();
-    Config { server, policy, settings, budget, store, backends: backends.known, models }
+    Config { server, policy, settings, budget, store, learning, backends: backends.known, models }
 }
 
 /// Reports rules that name models which nobody registers. Called once the models are known that

@@ -12,6 +12,7 @@ use pointsman_router::money::{NanoUsd, Price};
 use pointsman_router::settings::Settings;
 use serde::{Deserialize, Serialize};
 
+use super::learning::LearningConfig;
 use super::secret::Key;
 use super::window::Window;
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub budget: Option<Budget>,
     /// What the stores keep.
     pub store: Store,
+    /// What is kept to learn from, and when a candidate is trained by itself.
+    pub learning: LearningConfig,
     /// The adapters, by name in the order of the file.
     pub backends: Vec<BackendConfig>,
     /// The models that are listed one by one. Recorded and simulated backends bring more.

@@ -16,6 +16,7 @@ mod checked;
 mod fault;
 mod installation;
 mod layers;
+mod learning;
 mod overrides;
 mod secret;
 mod section;
@@ -32,6 +33,7 @@ pub use checked::{
 pub use fault::{ConfigError, Fault, FaultKind, Faults};
 pub use installation::{InstallationError, secret as installation_secret};
 pub use layers::{Environment, Flags};
+pub use learning::LearningConfig;
 pub use overrides::{Override, OverrideStore, OverrideStoreError};
 pub use secret::{Key, Secret};
 pub use values::{NAME_BYTES_MAX, is_name, usd};

@@ -49,7 +49,11 @@ impl Export {
                 continue;
             };
             self.after = stored.seq;
-            if let Some(trace) = self.from.wanted(&self.wanted, &stored).await? {
+            if let Some(mut trace) = self.from.wanted(&self.wanted, &stored).await? {
+                // A row of its own beside the trace must not get lost on the way.
+                if trace.status() == v1::RequestStatus::Decided {
+                    self.from.add_reports(&stored, &mut trace).await?;
+                }
                 self.left -= 1;
                 let progress = self.after as f64 / self.through.max(1) as f64;
                 return Ok(Some(v1::ExportTracesResponse { trace: Some(trace), progress }));

@@ -5,9 +5,6 @@
 
 use tonic::Status;
 
-/// A stream that is never begun.
-pub(super) type Nothing<T> = tokio_stream::Empty<Result<T, Status>>;
-
 /// Writes methods of a service that refuse: `name: what it is asked => what it would answer`.
 macro_rules! not_yet {
     ($($method:ident: $request:ty => $response:ty;)*) => {$(

@@ -4,17 +4,21 @@
 //! teacher's to say. The bandit is listed while it learns beside rules, too: as a candidate.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pointsman_proto::v1;
 use pointsman_proto::v1::policy_service_server::PolicyService;
 use serde_json::Value;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::later::{Nothing, not_yet};
+use super::later::not_yet;
 use super::status::{Reason, Refusal};
+use super::training::{Candidates, TrainStream};
 use crate::learning::{Learning, LearningStatus};
-use crate::store::ledger::{LedgerStore, PolicyRow, PolicyRunState};
-use crate::wire::timestamp;
+use crate::store::ledger::{FittedFacts, LedgerStore, PolicyRow, PolicyRunState, StoredPolicy};
+use crate::training::trainer::KeptReport;
+use crate::wire::training::report_to_wire;
+use crate::wire::{json, timestamp};
 
 /// Shows the policies over gRPC.
 #[derive(Debug, Clone)]
@@ -23,6 +27,8 @@ pub struct Policies {
     pub learning: Learning,
     /// What served before.
     pub ledger: LedgerStore,
+    /// Makes candidates.
+    pub candidates: Candidates,
 }
 
 #[tonic::async_trait]
@@ -48,15 +54,31 @@ impl PolicyService for Policies {
         Ok(Response::new(v1::GetPolicyResponse { policy: Some(policy.ok_or_else(unknown)?) }))
     }
 
-    type TrainStream = Nothing<v1::TrainResponse>;
+    type TrainStream = TrainStream;
+
+    async fn train(&self, request: Request<v1::TrainRequest>) -> Result<Response<Self::TrainStream>, Status> {
+        Ok(Response::new(self.candidates.train(&request.into_inner())?))
+    }
+
+    async fn install_policy(
+        &self,
+        request: Request<Streaming<v1::InstallPolicyRequest>>,
+    ) -> Result<Response<v1::InstallPolicyResponse>, Status> {
+        Ok(Response::new(self.candidates.install(request.into_inner()).await?))
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<v1::EvaluateRequest>,
+    ) -> Result<Response<v1::EvaluateResponse>, Status> {
+        let incumbent = self.learning.status().running;
+        Ok(Response::new(self.candidates.evaluate(request.into_inner(), incumbent).await?))
+    }
 
     not_yet! {
-        train: v1::TrainRequest => Self::TrainStream;
-        evaluate: v1::EvaluateRequest => v1::EvaluateResponse;
         promote: v1::PromoteRequest => v1::PromoteResponse;
         rollback: v1::RollbackRequest => v1::RollbackResponse;
         set_shadow: v1::SetShadowRequest => v1::SetShadowResponse;
-        install_policy: Streaming<v1::InstallPolicyRequest> => v1::InstallPolicyResponse;
     }
 }
 
@@ -64,7 +86,7 @@ impl Policies {
     async fn all(&self) -> Result<Vec<v1::Policy>, Refusal> {
         let status = self.learning.status();
         let mut policies: Vec<v1::Policy> =
-            self.ledger.policies().await?.iter().map(|row| served(row, &status)).collect();
+            self.ledger.stored_policies().await?.iter().map(|policy| served(policy, &status)).collect();
         if !policies.iter().any(|policy| policy.version == status.learning.as_str()) {
             let candidate = v1::Policy {
                 version: status.learning.as_str().to_owned(),
@@ -78,30 +100,58 @@ impl Policies {
     }
 }
 
-fn served(row: &PolicyRow, status: &LearningStatus) -> v1::Policy {
+fn served(policy: &StoredPolicy, status: &LearningStatus) -> v1::Policy {
+    let shown = stored_to_wire(policy);
+    if policy.row.version == status.learning { learned(shown, status) } else { shown }
+}
+
+/// A policy as the ledger knows it.
+#[must_use]
+pub(super) fn stored_to_wire(policy: &StoredPolicy) -> v1::Policy {
+    let StoredPolicy { row, fitted } = policy;
+    let FittedFacts { artifact_bytes, schema, trained_rows, trained_through, report, evaluation, predecessor } =
+        fitted;
+    v1::Policy {
+        artifact_bytes: *artifact_bytes,
+        schema_hash: schema.map_or(0, |schema| schema.0),
+        trained_on_rows: *trained_rows,
+        trained_through: *trained_through,
+        predecessor: predecessor.as_ref().map(|version| version.as_str().to_owned()).unwrap_or_default(),
+        // What cannot be read back was not written by this daemon and is not shown.
+        evaluation: evaluation.as_ref().and_then(|text| json::read(text.as_bytes()).ok()),
+        training_report: report
+            .as_ref()
+            .and_then(|text| serde_json::from_str(text).ok())
+            .map(|kept: KeptReport| report_to_wire(&kept.report, kept.seed, Duration::from_micros(kept.took_us))),
+        ..row_to_wire(row)
+    }
+}
+
+fn row_to_wire(row: &PolicyRow) -> v1::Policy {
     let kind = match row.kind.as_str() {
         "rules" => v1::PolicyKind::Rules,
-        "bandit" => v1::PolicyKind::Bandit,
+        "bandit" | "hybrid" => v1::PolicyKind::Bandit,
+        "classifier" => v1::PolicyKind::Classifier,
         _ => v1::PolicyKind::Unspecified,
     };
     let state = match row.state {
         PolicyRunState::Running => v1::PolicyState::Running,
         PolicyRunState::Retired => v1::PolicyState::Retired,
+        PolicyRunState::Candidate => v1::PolicyState::Candidate,
     };
     let settings: BTreeMap<String, Value> = serde_json::from_str(&row.settings).unwrap_or_default();
     let text = |value: Value| match value {
         Value::String(text) => text,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     };
-    let policy = v1::Policy {
+    v1::Policy {
         version: row.version.as_str().to_owned(),
         kind: kind.into(),
         state: state.into(),
         created_at: Some(timestamp(row.created_at)),
         settings: settings.into_iter().map(|(name, value)| (name, text(value))).collect(),
         ..v1::Policy::default()
-    };
-    if row.version == status.learning { learned(policy, status) } else { policy }
+    }
 }
 
 /// The policy that learns, with how far it has come.

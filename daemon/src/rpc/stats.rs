@@ -2,7 +2,7 @@
 //!
 //! Lists leave out features and content; a single trace and an export carry all that is kept, with
 //! its feedback. Everything here reads through the stores' own connections and never waits for a
-//! request; only DeleteTraces changes anything.
+//! request; only DeleteTraces and ImportTraces change anything.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::export::{self, Export};
+use super::import;
 use super::later::not_yet;
 use super::reading::{TraceReader, Wanted};
 use super::status::{Reason, Refusal};
@@ -26,6 +27,7 @@ use super::tables;
 use crate::config::Store;
 use crate::retention::Retention;
 use crate::store::traces::{Deletion, Lookup};
+use crate::training::import::Importer;
 use crate::wire;
 
 /// Traces in a page where the caller does not say.
@@ -42,6 +44,8 @@ pub struct Statistics {
     pub reader: TraceReader,
     /// Lets rows go.
     pub retention: Retention,
+    /// Takes traces in that happened elsewhere.
+    pub importer: Importer,
     /// The models of the moment.
     pub pools: Arc<dyn PoolSource>,
     /// The time.
@@ -150,8 +154,14 @@ impl StatsService for Statistics {
         }))
     }
 
+    async fn import_traces(
+        &self,
+        request: Request<Streaming<v1::ImportTracesRequest>>,
+    ) -> Result<Response<v1::ImportTracesResponse>, Status> {
+        Ok(Response::new(import::import(&self.importer, request.into_inner()).await?))
+    }
+
     not_yet! {
-        import_traces: Streaming<v1::ImportTracesRequest> => v1::ImportTracesResponse;
         get_report: v1::GetReportRequest => v1::GetReportResponse;
     }
 }

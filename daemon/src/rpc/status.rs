@@ -52,6 +52,22 @@ pub enum Reason {
     UnknownModel,
     /// No policy has this version.
     UnknownPolicy,
+    /// There are too few judged traces to learn or to estimate from.
+    TooFewTraces,
+    /// All judged answers are right, or all are wrong.
+    OneClass,
+    /// A training is under way.
+    TrainingRunning,
+    /// The policy is the one that runs.
+    AlreadyRunning,
+    /// An artifact needs features of another schema.
+    ArtifactSchema,
+    /// What was sent is no artifact, or a damaged one.
+    ArtifactCorrupt,
+    /// The file of an artifact is gone or damaged.
+    ArtifactDamaged,
+    /// What was sent is larger than an artifact may be.
+    ArtifactTooLarge,
     /// A model of this name is registered.
     ModelExists,
     /// There is no room for another model.
@@ -87,10 +103,17 @@ impl Reason {
     #[must_use]
     pub fn code(self) -> Code {
         match self {
-            Self::InvalidArgument => Code::InvalidArgument,
+            Self::InvalidArgument | Self::ArtifactCorrupt | Self::ArtifactTooLarge => Code::InvalidArgument,
             Self::UnknownDecision | Self::Pruned | Self::UnknownModel | Self::UnknownPolicy => Code::NotFound,
             Self::ModelExists | Self::KeyReused => Code::AlreadyExists,
-            Self::NoModel | Self::RegistryFull => Code::FailedPrecondition,
+            Self::NoModel
+            | Self::RegistryFull
+            | Self::TooFewTraces
+            | Self::OneClass
+            | Self::TrainingRunning
+            | Self::AlreadyRunning
+            | Self::ArtifactSchema
+            | Self::ArtifactDamaged => Code::FailedPrecondition,
             Self::BudgetExhausted | Self::RequestCap | Self::Overloaded => Code::ResourceExhausted,
             Self::ModelsFailed | Self::NoUsableAnswer | Self::Draining | Self::StoreDown => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
@@ -108,6 +131,13 @@ impl Reason {
             Self::Pruned => "PRUNED",
             Self::UnknownModel => "UNKNOWN_MODEL",
             Self::UnknownPolicy => "UNKNOWN_POLICY",
+            Self::TooFewTraces => "TOO_FEW_TRACES",
+            Self::OneClass => "ONE_CLASS",
+            Self::TrainingRunning => "TRAINING_RUNNING",
+            Self::AlreadyRunning => "ALREADY_RUNNING",
+            Self::ArtifactSchema => "ARTIFACT_SCHEMA",
+            Self::ArtifactCorrupt | Self::ArtifactDamaged => "ARTIFACT_CORRUPT",
+            Self::ArtifactTooLarge => "ARTIFACT_TOO_LARGE",
             Self::ModelExists => "MODEL_EXISTS",
             Self::RegistryFull => "REGISTRY_FULL",
             Self::NoModel => "NO_MODEL",

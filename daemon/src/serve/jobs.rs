@@ -1,4 +1,4 @@
-//! What runs beside the requests: booking, retention, and reports whose time is over.
+//! What runs beside the requests: booking, retention, retraining, and reports whose time is over.
 //!
 //! Jobs are small steps, end when the daemon stops, and never take the place of a request. A step
 //! that fails is logged and tried again; nothing is lost by it, since every job goes on from what is
@@ -13,15 +13,19 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::booking;
+use crate::learning::Learning;
 use crate::reports::Reports;
 use crate::retention::Retention;
 use crate::store::ledger::LedgerStore;
 use crate::store::traces::{Committed, TraceStore};
+use crate::training::retrain::Retraining;
 
 /// How often reports are looked at.
 const REPORTS_EVERY: Duration = Duration::from_secs(1);
 /// How often retention is looked at.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether a candidate is due.
+const RETRAIN_EVERY: Duration = Duration::from_secs(5);
 /// Rows that are booked in one commit, at most.
 const BOOKED_AT_ONCE: usize = 2_048;
 /// The pause after a booking that failed.
@@ -81,6 +85,17 @@ pub(super) async fn expire_reports(reports: Arc<Reports>, clock: Arc<dyn Clock>,
     every(REPORTS_EVERY, stop, || {
         reports.expire(clock.now());
         std::future::ready(())
+    })
+    .await;
+}
+
+/// Trains candidates when they are due, until the stop.
+pub(super) async fn retrain(retraining: Retraining, learning: Learning, stop: CancellationToken) {
+    every(RETRAIN_EVERY, stop, || async {
+        let incumbent = learning.status().running;
+        if let Err(error) = retraining.step(&incumbent).await {
+            tracing::warn!(%error, "retraining could not be looked at, it is tried again");
+        }
     })
     .await;
 }

@@ -36,9 +36,15 @@ use crate::rpc::reading::TraceReader;
 use crate::rpc::router::Routing;
 use crate::rpc::stats::Statistics;
 use crate::rpc::traffic::Traffic;
+use crate::rpc::training::Candidates;
+use crate::store::artifacts::ArtifactStore;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
 use crate::store::lock::StateLock;
 use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
+use crate::training::evaluate::Evaluator;
+use crate::training::import::Importer;
+use crate::training::retrain::{Due, Retraining};
+use crate::training::trainer::{Ground, Trainer};
 use crate::wire::trace::Kept;
 
 /// Committed rows that wait for the teacher; beyond it feedback and booking wait.
@@ -56,6 +62,9 @@ pub(super) struct Parts {
     pub(super) reports: Arc<Reports>,
     pub(super) router: Arc<Router>,
     pub(super) traffic: Traffic,
+    pub(super) trainer: Trainer,
+    pub(super) evaluator: Evaluator,
+    pub(super) retraining: Retraining,
     state_dir: PathBuf,
     keeps: Store,
     message_bytes_max: usize,
@@ -111,13 +120,27 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         pacer: Arc::new(Unpaced),
         traces: Arc::new(traces.clone()) as Arc<dyn TraceSink>,
     };
+    let state_dir = std::path::absolute(&config.server.state_dir).unwrap_or(config.server.state_dir);
+    let ground = Ground {
+        artifacts: ArtifactStore::open(&state_dir)?,
+        state_dir: state_dir.clone(),
+        schema: artifact.schema,
+        traces: traces.clone(),
+        ledger: ledger.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let (trainer, evaluator) = (Trainer::new(ground.clone()), Evaluator::new(ground));
+    let due = Due { every: config.learning.retrain_every, after_feedback: config.learning.retrain_after_feedback };
     let pools = Arc::clone(&ports.pools);
     let time = (Arc::clone(&clock), seeds);
     let parts = Parts {
         reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), pools, time, secret)),
         router: Arc::new(Router::new(config.settings.clone(), ports)),
         traffic: Traffic::default(),
-        state_dir: std::path::absolute(&config.server.state_dir).unwrap_or(config.server.state_dir),
+        retraining: Retraining::open(trainer.clone(), evaluator.clone(), due).await?,
+        trainer,
+        evaluator,
+        state_dir,
         keeps: config.store,
         message_bytes_max: config.server.message_bytes_max,
         _lock: lock,
@@ -143,6 +166,7 @@ async fn open_traces(
         kept: Kept { content: config.settings.store_content, secret: config.settings.secret },
         floor: ledger.booked_through().await?.max(learned.map_or(0, |state| state.trace_mark)),
         retention: traces::Retention { keep_days: config.store.keep_days, keep_bytes: config.store.keep_bytes },
+        sample: config.learning.trace_sample,
         ..TraceStoreSettings::default()
     };
     let (tell, committed) = mpsc::unbounded_channel();
@@ -209,6 +233,7 @@ impl Parts {
             statistics: Statistics {
                 reader: TraceReader { traces: self.traces.clone(), ledger: self.ledger.clone() },
                 retention: self.retention(),
+                importer: Importer::new(self.traces.clone(), self.ledger.clone(), Arc::clone(&clock), secret),
                 pools,
                 clock: Arc::clone(&clock),
                 state_dir: self.state_dir.clone(),
@@ -216,7 +241,11 @@ impl Parts {
                 store_content: settings.store_content,
                 message_bytes_max: self.message_bytes_max,
             },
-            policies: Policies { learning: self.learning.clone(), ledger: self.ledger.clone() },
+            policies: Policies {
+                learning: self.learning.clone(),
+                ledger: self.ledger.clone(),
+                candidates: Candidates { trainer: self.trainer.clone(), evaluator: self.evaluator.clone() },
+            },
             administration: Administration {
                 registry: Arc::clone(&self.registry),
                 budget: Arc::clone(&self.budget),

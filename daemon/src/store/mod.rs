@@ -9,6 +9,7 @@
 //! A file that a newer daemon wrote is refused, never guessed at. A full disk fails the batch that
 //! met it; service returns by itself once there is room.
 
+pub mod artifacts;
 pub mod ledger;
 pub mod lock;
 pub mod migrate;

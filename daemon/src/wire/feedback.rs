@@ -1,11 +1,13 @@
 //! Feedback on the wire: what arrived as the core's raw feedback, and stored verdicts.
 //!
-//! Nothing is checked here; the core's check names every fault at once.
+//! Nothing that arrives is checked here; the core's check names every fault at once.
 
 use pointsman_proto::v1;
-use pointsman_router::feedback::{RawFeedback, RawVerdict, Verdict};
+use pointsman_router::feedback::{Entry, RawFeedback, RawVerdict, Verdict};
+use pointsman_router::ids::ModelName;
 
-use super::answer::normal_to_wire;
+use super::WireError;
+use super::answer::{normal_from_wire, normal_to_wire};
 
 /// Feedback as the core takes it in; a missing message has no field given.
 #[must_use]
@@ -35,4 +37,31 @@ pub fn verdict_to_wire(verdict: &Verdict) -> v1::feedback_entry::Given {
         Verdict::Score(score) => Given::GivenScore(*score),
         Verdict::Expected(normal) => Given::Expected(normal_to_wire(normal)),
     }
+}
+
+/// What of an entry decides about labels, as a trace from elsewhere carries it.
+///
+/// # Errors
+/// [`WireError`] when it says nothing, or its score is none.
+pub fn entry_from_wire(entry: v1::FeedbackEntry) -> Result<Entry, WireError> {
+    use v1::feedback_entry::Given;
+    let verdict = match entry.given.ok_or(WireError::Missing { field: "feedback.given" })? {
+        Given::Correct(right) => Verdict::Correct(right),
+        Given::GivenScore(score) => Verdict::Score(score),
+        Given::Expected(normal) => Verdict::Expected(normal_from_wire(normal)?),
+    };
+    let given_score = match &verdict {
+        Verdict::Score(score) => *score,
+        Verdict::Correct(_) | Verdict::Expected(_) => entry.score,
+    };
+    if ![entry.score, given_score].iter().all(|score| (0.0..=1.0).contains(score)) {
+        return Err(WireError::Value { field: "feedback.score", value: -1 });
+    }
+    Ok(Entry {
+        seq: entry.sequence,
+        model: (!entry.model.is_empty()).then(|| ModelName::from(entry.model)),
+        source: entry.source,
+        verdict,
+        score: entry.score,
+    })
 }

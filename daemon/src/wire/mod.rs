@@ -8,12 +8,14 @@
 pub mod answer;
 pub mod decision;
 pub mod feedback;
+pub mod json;
 pub mod model;
 pub mod outcome;
 pub mod report;
 pub mod request;
 pub mod response;
 pub mod trace;
+pub mod training;
 
 use std::time::Duration;
 

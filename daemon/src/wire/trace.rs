@@ -149,7 +149,9 @@ fn status_from_wire(value: i32) -> Result<TraceStatus, WireError> {
     }
 }
 
-fn features_to_wire(features: &Features) -> v1::Features {
+/// Features as a trace keeps them.
+#[must_use]
+pub fn features_to_wire(features: &Features) -> v1::Features {
     let mut before = 0_u32;
     let deltas = features.text.iter().map(|entry| {
         let bucket = u32::from(entry.bucket);

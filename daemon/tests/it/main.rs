@@ -18,3 +18,4 @@ mod money;
 mod replay;
 mod stream;
 mod traffic;
+mod training;

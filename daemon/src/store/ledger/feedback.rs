@@ -186,14 +186,14 @@ impl LedgerStore {
     }
 
     /// Up to `limit` rows after `after`, by sequence, each with the labels before it: what the
-    /// subscriber heard, orphans included.
+    /// subscriber heard, orphans included, imported ones left out.
     ///
     /// # Errors
     /// What the store met.
     pub async fn scan_feedback(&self, after: u64, limit: usize) -> Result<Vec<FeedbackCommitted>, StoreError> {
         self.readers
             .read(move |conn| {
-                let sql = format!("SELECT {COLUMNS} FROM feedback WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+                let sql = format!("SELECT {COLUMNS} FROM feedback WHERE seq > ?1 AND imported_at_micros IS NULL ORDER BY seq LIMIT ?2");
                 let rows: Vec<FeedbackRow> = conn
                     .prepare_cached(&sql)?
                     .query_map([kept(after), kept(limit as u64)], feedback_row)?
@@ -255,7 +255,7 @@ impl LedgerStore {
     }
 
     /// Deletes up to `limit` rows up to `through` on decisions that were made before the millisecond of
-    /// `at`, which their ids tell; statistics stay, sequences are not given out again. Whether rows may
+    /// `at`, which their ids tell, or that were imported before; statistics stay, sequences are not given out again. Whether rows may
     /// remain.
     ///
     /// # Errors
@@ -270,9 +270,11 @@ impl LedgerStore {
                 let deleted = tx
                     .prepare_cached(
                         "DELETE FROM feedback WHERE seq IN
-                         (SELECT seq FROM feedback WHERE decision < ?1 AND seq <= ?2 ORDER BY decision LIMIT ?3)",
+                         (SELECT seq FROM feedback WHERE seq <= ?2 AND
+                          CASE WHEN imported_at_micros IS NULL THEN decision < ?1 ELSE imported_at_micros < ?4 END
+                          ORDER BY decision LIMIT ?3)",
                     )?
-                    .execute(params![first_kept, kept(through), kept(limit as u64)])?;
+                    .execute(params![first_kept, kept(through), kept(limit as u64), at.micros()])?;
                 Ok(deleted == limit)
             })
             .await
@@ -340,7 +342,7 @@ fn record(
     Ok((ack, Some(FeedbackCommitted { row, labels_before, trace: None })))
 }
 
-fn insert(
+pub(super) fn insert(
     tx: &Transaction<'_>,
     feedback: &NewFeedback,
     corrects: Option<u64>,
@@ -419,12 +421,12 @@ fn labels(conn: &Connection, decision: DecisionId, before: u64) -> rusqlite::Res
     Ok(found.unwrap_or_default())
 }
 
-fn read_labels(row: &Row<'_>, column: usize) -> rusqlite::Result<Labels> {
+pub(super) fn read_labels(row: &Row<'_>, column: usize) -> rusqlite::Result<Labels> {
     serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|error| unreadable(column, error))
 }
 
 /// The entries of a decision, by sequence.
-fn entries(conn: &Connection, decision: DecisionId) -> rusqlite::Result<Vec<Entry>> {
+pub(super) fn entries(conn: &Connection, decision: DecisionId) -> rusqlite::Result<Vec<Entry>> {
     conn.prepare_cached(
         "SELECT seq, model, source, verdict_kind, verdict, score FROM feedback
          WHERE decision = ?1 ORDER BY seq",

@@ -8,9 +8,12 @@
 //! booked in sums.
 
 mod budget;
+mod candidates;
 mod feedback;
 mod idempotency;
+mod imported;
 mod overrides;
+mod said;
 mod schema;
 mod state;
 mod verdict;
@@ -22,8 +25,11 @@ use rusqlite::Row;
 use tokio::sync::mpsc;
 
 pub use budget::{BookOutcome, Booking, Spend, Spends, Transfer, TransferKind, WindowRow};
+pub use candidates::{FittedFacts, NewCandidate, StoredPolicy};
 pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};
 pub use idempotency::{Begin, KEEP as IDEMPOTENCY_KEEP};
+pub use imported::ImportedFeedback;
+pub use said::{Said, said_of};
 pub use state::{PolicyRow, PolicyRunState, PolicyState, StateRole};
 
 use super::{Durability, Readers, StoreError, Writer};

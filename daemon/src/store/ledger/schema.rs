@@ -6,7 +6,7 @@
 use crate::store::Migration;
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[Migration] = &[Migration::new(FIRST)];
+pub(super) const STEPS: &[Migration] = &[Migration::new(FIRST), Migration::new(FITTED), Migration::new(IMPORTED)];
 
 const FIRST: &str = "
 CREATE TABLE feedback (
@@ -104,4 +104,20 @@ CREATE TABLE transfers (
     overrun INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX transfers_of_window ON transfers (budget, start_micros, seq);
+";
+
+/// What is known of policies that were fitted.
+const FITTED: &str = "
+ALTER TABLE policies ADD COLUMN artifact_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE policies ADD COLUMN schema_hash INTEGER;
+ALTER TABLE policies ADD COLUMN trained_rows INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE policies ADD COLUMN trained_through INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE policies ADD COLUMN report TEXT;
+ALTER TABLE policies ADD COLUMN evaluation TEXT;
+ALTER TABLE policies ADD COLUMN predecessor TEXT;
+";
+
+/// Feedback that came with traces from elsewhere: when.
+const IMPORTED: &str = "
+ALTER TABLE feedback ADD COLUMN imported_at_micros INTEGER;
 ";

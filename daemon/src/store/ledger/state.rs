@@ -57,13 +57,16 @@ pub enum PolicyRunState {
     Running,
     /// It did once.
     Retired,
+    /// It was trained or installed, and waits to be promoted.
+    Candidate,
 }
 
 impl PolicyRunState {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Retired => "retired",
+            Self::Candidate => "candidate",
         }
     }
 }
@@ -176,10 +179,9 @@ impl LedgerStore {
     pub async fn policies(&self) -> Result<Vec<PolicyRow>, StoreError> {
         self.readers
             .read(|conn| {
-                conn.prepare_cached(
-                    "SELECT version, kind, state, created_at_micros, settings FROM policies
-                     ORDER BY created_at_micros DESC, version",
-                )?
+                conn.prepare_cached(&format!(
+                    "SELECT {POLICY_COLUMNS} FROM policies ORDER BY created_at_micros DESC, version"
+                ))?
                 .query_map((), policy_row)?
                 .collect()
             })
@@ -187,10 +189,14 @@ impl LedgerStore {
     }
 }
 
-fn policy_row(row: &Row<'_>) -> rusqlite::Result<PolicyRow> {
+/// What [`policy_row`] reads, from the first column on.
+pub(super) const POLICY_COLUMNS: &str = "version, kind, state, created_at_micros, settings";
+
+pub(super) fn policy_row(row: &Row<'_>) -> rusqlite::Result<PolicyRow> {
     let state = match row.get_ref(2)?.as_str()? {
         "running" => PolicyRunState::Running,
         "retired" => PolicyRunState::Retired,
+        "candidate" => PolicyRunState::Candidate,
         other => return Err(unreadable(2, format!("`{other}` is no state of a policy"))),
     };
     Ok(PolicyRow {

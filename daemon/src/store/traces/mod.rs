@@ -19,7 +19,7 @@ mod tally;
 
 pub use body::StoredTrace;
 pub use retention::{Deletion, Retention, StoreSize};
-pub use rows::TraceFilter;
+pub use rows::{TraceFilter, reports_of as reports_in, traces_between};
 pub use stats::{ModelStats, Stats};
 pub use tally::{Failures, Latencies, Tally};
 
@@ -28,10 +28,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pointsman_router::clock::Timestamp;
+use pointsman_router::features::{Features, SURFACE_DIMS, SchemaHash};
 use pointsman_router::ids::{DecisionId, ModelName, TaskType};
 use pointsman_router::trace::{Trace, TraceSink, TracesFull};
 use rusqlite::Transaction;
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard, mpsc};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Durability, Readers, StoreError, Writer};
 use crate::wire::trace::Kept;
@@ -54,6 +56,8 @@ pub struct TraceStoreSettings {
     pub retention: Retention,
     /// How many may read at once.
     pub readers: usize,
+    /// The share of traces whose features are kept.
+    pub sample: f64,
 }
 
 impl Default for TraceStoreSettings {
@@ -65,6 +69,7 @@ impl Default for TraceStoreSettings {
             floor: 0,
             retention: Retention::default(),
             readers: 3,
+            sample: 1.0,
         }
     }
 }
@@ -193,6 +198,7 @@ struct Inner {
     comings: tokio::sync::RwLock<()>,
     pruned_through: Mutex<PruneMark>,
     retention: Retention,
+    sample: f64,
 }
 
 impl TraceStore {
@@ -206,7 +212,7 @@ impl TraceStore {
         settings: TraceStoreSettings,
         events: mpsc::UnboundedSender<Committed>,
     ) -> Result<Self, StoreError> {
-        let TraceStoreSettings { kept, places_max, linger, floor, retention, readers } = settings;
+        let TraceStoreSettings { kept, places_max, linger, floor, retention, readers, sample } = settings;
         let writer = Writer::open(path, Durability::Normal, linger, rows::SCHEMA)?;
         let readers = Readers::open(path, readers)?;
         let (last_seq, pruned_through) =
@@ -220,6 +226,7 @@ impl TraceStore {
             comings: tokio::sync::RwLock::new(()),
             pruned_through: Mutex::new(pruned_through.unwrap_or(NOTHING_PRUNED)),
             retention,
+            sample,
         })))
     }
 
@@ -237,6 +244,28 @@ impl TraceStore {
         Ok(reported)
     }
 
+    /// Stores traces that happened elsewhere, and says of each whether it is new. They are listed and
+    /// exported as others are; no subscriber hears of them, no scan finds them, no statistics count them.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when the queue is full; otherwise what the commit met. Sending the same
+    /// again is safe.
+    pub async fn import(&self, traces: Vec<Arc<Trace>>) -> Result<Vec<bool>, StoreError> {
+        let mut stored = Vec::with_capacity(traces.len());
+        for new in self.0.queue.push_imports(traces)? {
+            stored.push(new.await.map_err(|_| StoreError::Closed)??);
+        }
+        Ok(stored)
+    }
+
+    /// Whether the trace of a decision happened elsewhere.
+    ///
+    /// # Errors
+    /// What reading met.
+    pub async fn is_imported(&self, id: DecisionId) -> Result<bool, StoreError> {
+        self.0.readers.read(move |conn| rows::is_imported(conn, id)).await
+    }
+
     /// While this is held no trace goes: what was found of a decision still stands when what is said
     /// of it is committed.
     pub async fn staying(&self) -> RwLockReadGuard<'_, ()> {
@@ -250,7 +279,8 @@ impl TraceStore {
     }
 
     /// The trace of a decision and its place, once it is committed: waits for the commit of one that
-    /// is on its way, by when the subscriber was told of it.
+    /// is on its way, by when the subscriber was told of it. One that happened elsewhere comes without
+    /// the features that it could teach by.
     ///
     /// # Errors
     /// What the commit or the reading met.
@@ -259,7 +289,12 @@ impl TraceStore {
             committed.await.map_err(|_| StoreError::Closed)??;
             return Ok(Lookup::Found((seq, trace)));
         }
-        self.get(id).await?.try_map(|stored| Ok((stored.seq, Arc::new(stored.trace()?))))
+        let found = self.get(id).await?;
+        let elsewhere = matches!(found, Lookup::Found(_)) && self.is_imported(id).await?;
+        found.try_map(|stored| {
+            let trace = stored.trace()?;
+            Ok((stored.seq, Arc::new(if elsewhere { bare(&trace) } else { trace })))
+        })
     }
 
     /// The stored trace of a decision; one that is on its way is waited for.
@@ -428,9 +463,33 @@ impl TraceSink for TraceStore {
     }
 
     fn push(&self, trace: Arc<Trace>) {
+        let trace = if is_sampled(trace.decision.id, self.0.sample) { trace } else { Arc::new(bare(&trace)) };
         self.0.queue.push_trace(trace);
     }
 }
+
+/// Whether the features of this decision's trace are kept: a share of all, by the hash of the id.
+fn is_sampled(id: DecisionId, share: f64) -> bool {
+    // 53 bits, so that the quotient is exact.
+    share >= 1.0 || ((xxh3_64(id.as_bytes()) >> 11) as f64) < share * (1_u64 << 53) as f64
+}
+
+/// The trace without the features that it could teach by. They are dropped before anybody learns, so
+/// that a rebuild finds what was there; the length of the prompt stays, by which costs are learned.
+fn bare(trace: &Trace) -> Trace {
+    let features = Features {
+        text: Vec::new(),
+        surface: [0.0; SURFACE_DIMS],
+        tags: Vec::new(),
+        sketch: Vec::new(),
+        prompt_bytes: trace.features.prompt_bytes,
+        schema: NO_FEATURES,
+    };
+    Trace { features: Arc::new(features), ..trace.clone() }
+}
+
+/// The schema of a trace without features; no encoder makes it.
+pub const NO_FEATURES: SchemaHash = SchemaHash(0);
 
 /// When an id was made: its first 48 bits are milliseconds.
 fn made_at(id: DecisionId) -> Timestamp {

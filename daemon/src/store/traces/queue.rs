@@ -19,7 +19,7 @@ use pointsman_router::trace::{Trace, TracesFull};
 use rusqlite::Transaction;
 use tokio::sync::{mpsc, oneshot};
 
-use super::rows::{self, LAST_SEQ, sql};
+use super::rows::{self, LAST_SEQ, Origin, sql};
 use super::stats::Gathered;
 use super::tally::Tally;
 use super::{Committed, NewReport, Report};
@@ -50,6 +50,11 @@ enum Item {
         trace: Arc<Trace>,
     },
     Report(Arc<Counted>),
+    /// A trace from elsewhere: no statistics, nobody is told.
+    Import {
+        seq: u64,
+        trace: Arc<Trace>,
+    },
     /// Nothing: whoever pushed it wants to know that all before it is committed.
     Barrier,
 }
@@ -159,6 +164,27 @@ impl Queue {
         Ok(stored)
     }
 
+    /// Queues traces from elsewhere, each in a place of its own that it takes here.
+    pub(super) fn push_imports(
+        self: &Arc<Self>,
+        traces: Vec<Arc<Trace>>,
+    ) -> Result<Vec<oneshot::Receiver<Result<bool, StoreError>>>, StoreError> {
+        let mut state = self.lock();
+        if state.places_taken.saturating_add(traces.len()) > self.places_max {
+            return Err(StoreError::Busy);
+        }
+        state.places_taken += traces.len();
+        let mut stored = Vec::with_capacity(traces.len());
+        for trace in traces {
+            let (reply, hears) = oneshot::channel();
+            let item = Item::Import { seq: state.take_seq(), trace };
+            state.entries.push_back(Entry { item, reply: Some(reply) });
+            stored.push(hears);
+        }
+        self.flush(state);
+        Ok(stored)
+    }
+
     /// Hears once all that was queued before is committed, or at the first failure.
     pub(super) fn push_barrier(self: &Arc<Self>, closing: bool) -> oneshot::Receiver<Result<bool, StoreError>> {
         let (reply, hears) = oneshot::channel();
@@ -199,7 +225,7 @@ impl Queue {
         for item in &items {
             stored.push(match item {
                 Item::Trace { seq, trace } => {
-                    let new = rows::insert_trace(tx, *seq, trace, self.kept)?;
+                    let new = rows::insert_trace(tx, *seq, trace, (self.kept, Origin::Here))?;
                     if new {
                         gathered.trace(trace);
                     }
@@ -211,6 +237,9 @@ impl Queue {
                         gathered.report(model, &counted.task, counted.at, &counted.tally);
                     }
                     new
+                }
+                Item::Import { seq, trace } => {
+                    rows::insert_trace(tx, *seq, trace, (self.kept, Origin::Elsewhere))?
                 }
                 Item::Barrier => false,
             });
@@ -253,7 +282,7 @@ impl Queue {
             let event = match &entry.item {
                 Item::Trace { seq, trace } if *stored => Committed::Trace { seq: *seq, trace: Arc::clone(trace) },
                 Item::Report(counted) if *stored => Committed::Report(Arc::clone(&counted.report)),
-                Item::Trace { .. } | Item::Report(_) | Item::Barrier => continue,
+                Item::Trace { .. } | Item::Report(_) | Item::Import { .. } | Item::Barrier => continue,
             };
             // Without a subscriber there is nobody to tell; the rows are there for a scan.
             let _ = self.events.send(event);
@@ -263,7 +292,7 @@ impl Queue {
         for entry in &done {
             match &entry.item {
                 Item::Trace { trace, .. } => heard.extend(state.pending.remove(&trace.decision.id)),
-                Item::Report(_) => {}
+                Item::Report(_) | Item::Import { .. } => {}
                 Item::Barrier => continue,
             }
             state.places_taken = state.places_taken.saturating_sub(1);
@@ -315,7 +344,7 @@ impl Queue {
 impl Item {
     fn seq(&self) -> Option<u64> {
         match self {
-            Self::Trace { seq, .. } => Some(*seq),
+            Self::Trace { seq, .. } | Self::Import { seq, .. } => Some(*seq),
             Self::Report(counted) => Some(counted.report.seq),
             Self::Barrier => None,
         }

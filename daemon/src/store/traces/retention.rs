@@ -150,18 +150,21 @@ fn any_through(conn: &Connection, mark: PruneMark) -> rusqlite::Result<bool> {
         .query_row([sql(mark.seq)], |row| row.get(0))
 }
 
-/// The later of the two ends that days and bytes ask for.
+/// The later of the two ends that days and bytes ask for. Imported traces stand where they came in, not
+/// where they happened: they go with their neighbours.
 fn plan(conn: &Connection, retention: Retention, now: Timestamp) -> rusqlite::Result<Option<PruneMark>> {
     let days = Duration::from_secs(u64::from(retention.keep_days) * SECONDS_PER_DAY);
     let cut = now.micros().saturating_sub(i64::try_from(days.as_micros()).unwrap_or(i64::MAX));
     let by_age: Option<u64> = conn
-        .prepare_cached("SELECT seq FROM traces WHERE at_micros < ?1 ORDER BY at_micros DESC LIMIT 1")?
+        .prepare_cached(
+            "SELECT seq FROM traces WHERE at_micros < ?1 AND imported = 0 ORDER BY at_micros DESC LIMIT 1",
+        )?
         .query_row([cut], |row| row.get(0))
         .optional()?;
     let by_size = excess(conn, retention.keep_bytes)?;
     let Some(seq) = by_age.max(by_size) else { return Ok(None) };
     let at = conn
-        .prepare_cached("SELECT at_micros FROM traces WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1")?
+        .prepare_cached("SELECT at_micros FROM traces WHERE seq <= ?1 AND imported = 0 ORDER BY seq DESC LIMIT 1")?
         .query_row([sql(seq)], |row| row.get(0))
         .optional()?;
     Ok(at.map(|at| PruneMark { seq, at: Timestamp::from_micros(at) }))

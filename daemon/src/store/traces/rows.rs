@@ -17,8 +17,12 @@ use super::{PruneMark, Report};
 use crate::store::{Migration, unreadable};
 use crate::wire::trace::{Kept, status_to_wire};
 
-pub(super) const SCHEMA: &[Migration] = &[Migration::new(
-    "CREATE TABLE traces (
+pub(super) const SCHEMA: &[Migration] = &[Migration::new(FIRST), Migration::new(IMPORTED)];
+
+/// Whether a trace happened elsewhere.
+const IMPORTED: &str = "ALTER TABLE traces ADD COLUMN imported INTEGER NOT NULL DEFAULT 0";
+
+const FIRST: &str = "CREATE TABLE traces (
        seq INTEGER PRIMARY KEY,
        decision_id BLOB NOT NULL UNIQUE,
        at_micros INTEGER NOT NULL,
@@ -54,8 +58,7 @@ pub(super) const SCHEMA: &[Migration] = &[Migration::new(
        decisions INTEGER NOT NULL,
        PRIMARY KEY (task, day)
      ) STRICT, WITHOUT ROWID;
-     CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
-)];
+     CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
 
 /// Which traces. Everything that is set must hold.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -111,15 +114,27 @@ pub(super) fn sql(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
+/// Where a trace happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Here,
+    Elsewhere,
+}
+
 /// Stores a trace; false when its decision has one already.
-pub(super) fn insert_trace(tx: &Transaction<'_>, seq: u64, trace: &Trace, kept: Kept) -> rusqlite::Result<bool> {
+pub(super) fn insert_trace(
+    tx: &Transaction<'_>,
+    seq: u64,
+    trace: &Trace,
+    (kept, origin): (Kept, Origin),
+) -> rusqlite::Result<bool> {
     let stored = StoredTrace::of(seq, trace, kept);
     let models = list(trace.decision.chosen().map(|c| c.model.as_str().into()));
     let tags = list(trace.tags.iter().map(|(key, value)| format!("{key}={value}").into()));
     let inserted = tx
         .prepare_cached(
-            "INSERT INTO traces (seq, decision_id, at_micros, tenant, task, policy, status, models, tags, caller_ref, cost_nanos, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (decision_id) DO NOTHING",
+            "INSERT INTO traces (seq, decision_id, at_micros, tenant, task, policy, status, models, tags, caller_ref, cost_nanos, body, imported)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (decision_id) DO NOTHING",
         )?
         .execute(params![
             sql(seq),
@@ -134,6 +149,7 @@ pub(super) fn insert_trace(tx: &Transaction<'_>, seq: u64, trace: &Trace, kept: 
             trace.caller_ref,
             trace.bill.spent().nanos(),
             stored.body,
+            origin == Origin::Elsewhere,
         ])?;
     Ok(inserted > 0)
 }
@@ -189,9 +205,33 @@ pub(super) fn trace(conn: &Connection, id: DecisionId) -> rusqlite::Result<Optio
         .optional()
 }
 
+/// Whether the trace of a decision happened elsewhere; false where there is none.
+pub(super) fn is_imported(conn: &Connection, id: DecisionId) -> rusqlite::Result<bool> {
+    let found = conn
+        .prepare_cached("SELECT imported FROM traces WHERE decision_id = ?1")?
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(found.unwrap_or(false))
+}
+
+/// Traces that happened here, for whoever books and learns.
 pub(super) fn traces_after(conn: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<StoredTrace>> {
-    conn.prepare_cached("SELECT seq, body FROM traces WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
+    conn.prepare_cached("SELECT seq, body FROM traces WHERE seq > ?1 AND imported = 0 ORDER BY seq LIMIT ?2")?
         .query_map(params![sql(after), limit], stored)?
+        .collect()
+}
+
+/// Up to `limit` traces of a span, oldest first, read on a connection of the caller's.
+///
+/// # Errors
+/// What SQLite met.
+pub fn traces_between(
+    conn: &Connection,
+    (after, through): (u64, u64),
+    limit: usize,
+) -> rusqlite::Result<Vec<StoredTrace>> {
+    conn.prepare_cached("SELECT seq, body FROM traces WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")?
+        .query_map(params![sql(after), sql(through), limit], stored)?
         .collect()
 }
 
@@ -213,7 +253,11 @@ pub(super) fn reports_after(conn: &Connection, after: u64, limit: usize) -> rusq
         .collect()
 }
 
-pub(super) fn reports_of(conn: &Connection, id: DecisionId) -> rusqlite::Result<Vec<Report>> {
+/// The reports of a decision, in their order, read on a connection of the caller's.
+///
+/// # Errors
+/// What SQLite met.
+pub fn reports_of(conn: &Connection, id: DecisionId) -> rusqlite::Result<Vec<Report>> {
     conn.prepare_cached("SELECT seq, decision_id, model, body FROM reports WHERE decision_id = ?1 ORDER BY seq")?
         .query_map([id.as_bytes()], report)?
         .collect()

@@ -18,22 +18,39 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_learner::online::{Lesson, StateError};
+use pointsman_router::bandit::BanditSettings;
+use pointsman_router::clock::{Clock, Timestamp};
+use pointsman_router::features::SchemaHash;
+use pointsman_router::ids::ModelName;
+use pointsman_router::policy::PolicySource as _;
+use tokio::sync::mpsc;
+
+use super::teacher::{PUBLISH_EVERY, SAVE_EVERY};
 use super::*;
 use crate::booking;
 use crate::config::{Budget, Window};
 use crate::feedback::{FeedbackDesk, FeedbackError};
 use crate::money::BudgetLedger;
 use crate::reports::Reports;
+use crate::store::StoreError;
 use crate::store::ledger::{AckStatus, NewFeedback};
+use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
 use crate::store::traces::support::{START, sample};
+use crate::store::traces::{Committed, TraceStore};
 use crate::store::traces::{NewReport, Retention as Keep, Tally, TraceStoreSettings};
+use crate::wire::report::ModelReport;
 
 pub(crate) const SECRET: u64 = 5;
 pub(crate) const HOLD: NanoUsd = NanoUsd::new(5_000);
 
 /// What the traces of these tests are learned into.
 pub(crate) fn artifact() -> Artifact {
-    Artifact { settings: BanditSettings::default(), schema: SchemaHash(11) }
+    Artifact::cold(BanditSettings::default(), SchemaHash(11))
 }
 
 /// A clock that stands still until it is set, and counts how often it is read.
@@ -133,9 +150,8 @@ impl School {
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
         let (tell_feedback, feedback) = mpsc::channel(64);
         let ledger = LedgerStore::open(&folder.path().join("ledger.db"), Some(tell_feedback)).await.unwrap();
-        let learned = ledger.load_state(artifact().version(), StateRole::Latest).await.unwrap();
         let settings = TraceStoreSettings {
-            floor: ledger.booked_through().await.unwrap().max(learned.map_or(0, |state| state.trace_mark)),
+            floor: ledger.booked_through().await.unwrap().max(ledger.learned_through().await.unwrap()),
             linger: Duration::ZERO,
             retention: Keep { keep_days: 30, keep_bytes: u64::MAX },
             ..TraceStoreSettings::default()
@@ -508,7 +524,7 @@ async fn catching_up_ends_where_the_last_row_is_gone_and_newer_ones_came() {
         school.judge(id, "", "u", correct(true)).await.unwrap();
     }
     school.rest().await;
-    let mut student = Student::new((artifact().fresh(), 0));
+    let mut student = Student::new(artifact(), (artifact().fresh(), 0));
     // Up to places that no row has, with rows behind them.
     school.ledger.delete_feedback(vec![ids[0]]).await.unwrap();
     school.traces.delete(crate::store::traces::Deletion::Decisions(vec![ids[0]])).await.unwrap();
@@ -544,7 +560,7 @@ async fn concurrent_feedback_teaches_in_the_order_of_the_ledger() {
     school.rest().await;
     school.learning.save().await.unwrap();
     let live = artifact().load(&school.ledger, StateRole::Latest).await.unwrap().unwrap();
-    let mut rebuilt = Student::new((artifact().fresh(), 0));
+    let mut rebuilt = Student::new(artifact(), (artifact().fresh(), 0));
     rebuilt.catch_up(&school.traces, &school.ledger, (u64::MAX, u64::MAX)).await.unwrap();
     assert!(live.0 == rebuilt.online, "another order than the ledger's");
     // In another order the bits differ, so the comparison above can fail.
@@ -574,7 +590,7 @@ async fn unusable_state_is_a_typed_error() {
     let mut state = ledger.load_state(artifact().version(), StateRole::Latest).await.unwrap().unwrap();
     let middle = state.bytes.len() / 2;
     state.bytes[middle] ^= 1;
-    ledger.save_state(state).await.unwrap();
+    ledger.save_states(vec![state]).await.unwrap();
     let refused = Teacher::open(&artifact(), None, (traces, ledger), clock).await;
     assert!(matches!(refused, Err(LearningError::State { cause: StateError::Damaged, .. })));
 }

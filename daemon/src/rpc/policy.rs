@@ -101,16 +101,17 @@ fn served(row: &PolicyRow, status: &LearningStatus) -> v1::Policy {
         settings: settings.into_iter().map(|(name, value)| (name, text(value))).collect(),
         ..v1::Policy::default()
     };
-    if row.version == status.learning { learned(policy, status) } else { policy }
+    learned(policy, status)
 }
 
-/// The policy that learns, with how far it has come.
+/// The policy with how far it has come, where it learns.
 fn learned(policy: v1::Policy, status: &LearningStatus) -> v1::Policy {
+    let Some(learned) = status.learned.get(policy.version.as_str()) else { return policy };
     v1::Policy {
-        updates: status.updates,
-        feedback_mark: status.feedback_mark,
-        trace_mark: status.trace_mark,
-        schema_hash: status.schema.0,
+        updates: learned.updates,
+        feedback_mark: learned.feedback_mark,
+        trace_mark: learned.trace_mark,
+        schema_hash: learned.schema.0,
         ..policy
     }
 }

@@ -36,7 +36,7 @@ use crate::rpc::reading::TraceReader;
 use crate::rpc::router::Routing;
 use crate::rpc::stats::Statistics;
 use crate::rpc::traffic::Traffic;
-use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
+use crate::store::ledger::{FeedbackCommitted, LedgerStore};
 use crate::store::lock::StateLock;
 use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
 use crate::wire::trace::Kept;
@@ -77,7 +77,7 @@ pub(super) struct Opened {
 /// What the daemon of this installation learns into.
 #[must_use]
 pub fn artifact(secret: u64) -> Artifact {
-    Artifact { settings: BanditSettings::default(), schema: Encoder::new(secret).schema() }
+    Artifact::cold(BanditSettings::default(), Encoder::new(secret).schema())
 }
 
 /// Opens everything.
@@ -91,7 +91,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
 
     let (tell_feedback, feedback) = mpsc::channel(LESSONS_MAX);
     let ledger = LedgerStore::open(&config.server.state_dir.join("ledger.db"), Some(tell_feedback)).await?;
-    let (traces, committed) = open_traces(&config, &ledger, &artifact).await?;
+    let (traces, committed) = open_traces(&config, &ledger).await?;
     let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
     let booked = booking::catch_up(name, &traces, &ledger).await?;
     let budget = Arc::new(BudgetLedger::open(ledger.clone(), config.budget.clone(), clock.now()).await?);
@@ -100,7 +100,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let rules = rules(&config.policy);
     let stores = (traces.clone(), ledger.clone());
     let (teacher, learning) = Teacher::open(&artifact, rules, stores, Arc::clone(&clock)).await?;
-    note_running(&config.policy, &artifact, &learning, &ledger, &*clock).await?;
+    note_running(&config.policy, &learning, &ledger, &*clock).await?;
 
     let ports = Ports {
         clock: Arc::clone(&clock),
@@ -136,12 +136,10 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
 async fn open_traces(
     config: &Config,
     ledger: &LedgerStore,
-    artifact: &Artifact,
 ) -> Result<(TraceStore, mpsc::UnboundedReceiver<Committed>), ServeError> {
-    let learned = ledger.load_state(artifact.version(), StateRole::Latest).await?;
     let settings = TraceStoreSettings {
         kept: Kept { content: config.settings.store_content, secret: config.settings.secret },
-        floor: ledger.booked_through().await?.max(learned.map_or(0, |state| state.trace_mark)),
+        floor: ledger.booked_through().await?.max(ledger.learned_through().await?),
         retention: traces::Retention { keep_days: config.store.keep_days, keep_bytes: config.store.keep_bytes },
         ..TraceStoreSettings::default()
     };
@@ -160,7 +158,6 @@ fn rules(config: &PolicyConfig) -> Option<RulesPolicy> {
 /// Writes down which policy serves from now on, with its settings for people.
 async fn note_running(
     config: &PolicyConfig,
-    artifact: &Artifact,
     learning: &Learning,
     ledger: &LedgerStore,
     clock: &dyn Clock,
@@ -171,8 +168,8 @@ async fn note_running(
             let rules = config.rules.iter().map(|(task, models)| (task.as_str(), json!(models)));
             rules.chain([("default", json!(config.default))]).collect::<serde_json::Value>()
         }
-        PolicyKind::Bandit | PolicyKind::Reference => {
-            let BanditSettings { alpha, floor, prior, overlap } = artifact.settings;
+        PolicyKind::Classifier | PolicyKind::Bandit | PolicyKind::Reference => {
+            let BanditSettings { alpha, floor, prior, overlap } = BanditSettings::default();
             json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
                    "prior_surface": prior.surface, "prior_sparse": prior.sparse})
         }

@@ -138,6 +138,7 @@ fn reason_from_wire(value: i32) -> Result<Option<Ineligible>, WireError> {
 pub fn kind_to_wire(kind: PolicyKind) -> v1::PolicyKind {
     match kind {
         PolicyKind::Rules => v1::PolicyKind::Rules,
+        PolicyKind::Classifier => v1::PolicyKind::Classifier,
         PolicyKind::Bandit => v1::PolicyKind::Bandit,
         PolicyKind::Reference => v1::PolicyKind::Reference,
     }
@@ -148,8 +149,8 @@ fn kind_from_wire(value: i32) -> Result<PolicyKind, WireError> {
         Ok(v1::PolicyKind::Rules) => Ok(PolicyKind::Rules),
         Ok(v1::PolicyKind::Bandit) => Ok(PolicyKind::Bandit),
         Ok(v1::PolicyKind::Reference) => Ok(PolicyKind::Reference),
-        // No policy of the core is a classifier yet, so no trace of this daemon names one.
-        Ok(v1::PolicyKind::Unspecified | v1::PolicyKind::Classifier) | Err(_) => {
+        Ok(v1::PolicyKind::Classifier) => Ok(PolicyKind::Classifier),
+        Ok(v1::PolicyKind::Unspecified) | Err(_) => {
             Err(WireError::Value { field: "decision.policy_kind", value: value.into() })
         }
     }

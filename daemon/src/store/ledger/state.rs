@@ -6,7 +6,7 @@
 
 use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::PolicyVersion;
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::{LedgerStore, kept, number};
 use crate::store::{StoreError, unreadable};
@@ -84,31 +84,21 @@ pub struct PolicyRow {
 }
 
 impl LedgerStore {
-    /// Keeps a learned state, in place of an earlier one of the same policy and role.
+    /// Keeps learned states, all or none, each in place of an earlier one of the same policy and role.
     ///
     /// # Errors
-    /// What the store met: then the earlier one stays.
-    pub async fn save_state(&self, state: PolicyState) -> Result<(), StoreError> {
-        self.writer
-            .run(move |tx| {
-                tx.prepare_cached(
-                    "INSERT OR REPLACE INTO policy_state
-                     (version, role, kind, created_at_micros, feedback_mark, trace_mark, updates, bytes)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                )?
-                .execute(params![
-                    state.version.as_str(),
-                    state.role.as_str(),
-                    state.kind,
-                    state.created_at.micros(),
-                    kept(state.feedback_mark),
-                    kept(state.trace_mark),
-                    kept(state.updates),
-                    state.bytes,
-                ])
-                .map(|_| ())
-            })
-            .await
+    /// What the store met: then the earlier ones stay.
+    pub async fn save_states(&self, states: Vec<PolicyState>) -> Result<(), StoreError> {
+        self.writer.run(move |tx| states.iter().try_for_each(|state| save(tx, state))).await
+    }
+
+    /// The sequence of the last trace that is in any learned state; zero where there is none.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn learned_through(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT ifnull(max(trace_mark), 0) FROM policy_state";
+        self.readers.read(move |conn| conn.query_row(sql, (), |row| number(row, 0))).await
     }
 
     /// The learned state of a policy, where one was kept.
@@ -185,6 +175,25 @@ impl LedgerStore {
             })
             .await
     }
+}
+
+fn save(tx: &Transaction<'_>, state: &PolicyState) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO policy_state
+         (version, role, kind, created_at_micros, feedback_mark, trace_mark, updates, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        state.version.as_str(),
+        state.role.as_str(),
+        state.kind,
+        state.created_at.micros(),
+        kept(state.feedback_mark),
+        kept(state.trace_mark),
+        kept(state.updates),
+        state.bytes,
+    ])
+    .map(|_| ())
 }
 
 fn policy_row(row: &Row<'_>) -> rusqlite::Result<PolicyRow> {

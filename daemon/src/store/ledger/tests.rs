@@ -237,9 +237,9 @@ async fn learned_states_policies_and_overrides_survive() {
         updates: mark + 2,
         bytes: vec![1, 2, 255],
     };
-    store.save_state(state(StateRole::Base, 1)).await.unwrap();
-    store.save_state(state(StateRole::Latest, 2)).await.unwrap();
-    store.save_state(state(StateRole::Latest, 7)).await.unwrap();
+    store.save_states(vec![state(StateRole::Base, 1)]).await.unwrap();
+    store.save_states(vec![state(StateRole::Latest, 2)]).await.unwrap();
+    store.save_states(vec![state(StateRole::Latest, 7)]).await.unwrap();
     for (name, time) in [("rules-1", 1), ("bandit-1", 2), ("rules-1", 3)] {
         store.run_policy(PolicyVersion::new(name), "kind".to_owned(), "{}".to_owned(), at(time)).await.unwrap();
     }

@@ -78,10 +78,20 @@ unary! {
     delete_traces: StatsServiceClient, DeleteTracesRequest -> DeleteTracesResponse;
     /// Where state lies and how large it is.
     get_store_info: StatsServiceClient, GetStoreInfoRequest -> GetStoreInfoResponse;
+    /// What is being learned: the policies, drift, pacing, the audit log.
+    get_report: StatsServiceClient, GetReportRequest -> GetReportResponse;
     /// Every policy, newest first.
     list_policies: PolicyServiceClient, ListPoliciesRequest -> ListPoliciesResponse;
     /// One policy.
     get_policy: PolicyServiceClient, GetPolicyRequest -> GetPolicyResponse;
+    /// What candidates would have been worth on held-out decisions.
+    evaluate: PolicyServiceClient, EvaluateRequest -> EvaluateResponse;
+    /// Lets a candidate choose, for all requests or a share of them.
+    promote: PolicyServiceClient, PromoteRequest -> PromoteResponse;
+    /// Ends the canary, or returns to the policy before.
+    rollback: PolicyServiceClient, RollbackRequest -> RollbackResponse;
+    /// Lets a policy decide beside the running one, or none.
+    set_shadow: PolicyServiceClient, SetShadowRequest -> SetShadowResponse;
     /// Every model with its card and state.
     list_models: AdminServiceClient, ListModelsRequest -> ListModelsResponse;
     /// Adds a model.

@@ -9,22 +9,29 @@
 //! one before it, so that a rollback is one step and current, and whoever is on trial. The bandit that
 //! begins from nothing always learns: it needs no artifact, so there is always one that can run.
 //! [`class`] is all of them, [`teacher`] the loop that feeds them, [`published`] what requests read,
-//! [`handle`] how the rest of the daemon asks.
+//! [`handle`] how the rest of the daemon asks. Who runs is a [`roles`] matter: [`changes`] makes a change
+//! durable, then publishes it, in one turn of the loop, so no lesson falls between the two.
 //!
 //! States are saved together with their marks. Before one is saved the trace file is synced, so a
 //! power cut cannot take a trace that a saved state has learned from. A state is kept as its own base
 //! when its policy stops learning: rows that go meanwhile are missing on both ways to it.
 
+mod candidates;
+mod changes;
 mod class;
 mod handle;
 mod published;
+mod roles;
 mod student;
 mod teacher;
 
+pub use candidates::{ArtifactFault, Candidates, NoCandidates};
+pub use changes::ChangeError;
 pub use handle::Learning;
 pub use published::{Learned, LearningStatus, Published};
+pub use roles::{Promotion, Refused, Standing, Wish};
 pub use student::{Artifact, LearningError, Student};
-pub use teacher::{Streams, Teacher};
+pub use teacher::{Opening, Streams, Teacher};
 
 #[cfg(test)]
 pub(crate) mod tests;

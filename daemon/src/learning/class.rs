@@ -41,6 +41,16 @@ impl Class {
         self.snapshot(version).is_some()
     }
 
+    /// The kind of a policy that can decide at once.
+    pub(super) fn kind(&self, version: &PolicyVersion) -> Option<&'static str> {
+        self.snapshot(version).map(|snapshot| snapshot.policy.kind().as_str())
+    }
+
+    /// The policy that rules make.
+    pub(super) fn rules(&self) -> Option<&PolicyVersion> {
+        self.rules.as_ref().map(|rules| rules.version())
+    }
+
     /// Takes a student in; one that is there already stays as it is.
     pub(super) fn enrol(&mut self, student: Student) {
         if self.students().all(|present| present.version() != student.version()) {
@@ -99,9 +109,14 @@ impl Class {
         if orphans.is_empty() { Ok(()) } else { ledger.mark_orphans(orphans).await }
     }
 
-    /// What is saved of those with this version, or of everybody.
+    /// What is saved of everybody.
     pub(super) fn states(&self, role: StateRole, now: Timestamp) -> Vec<PolicyState> {
         self.students().map(|student| student.state(role, now)).collect()
+    }
+
+    /// What is saved of one.
+    pub(super) fn state(&self, version: &PolicyVersion, role: StateRole, now: Timestamp) -> Option<PolicyState> {
+        self.students().find(|student| student.version() == version).map(|student| student.state(role, now))
     }
 
     /// How far everybody has learned.

@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
+use pointsman_router::ids::PolicyVersion;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::candidates::{ArtifactFault, Candidates};
+use super::changes::{Change, ChangeError, What};
 use super::published::{LearningStatus, Published};
+use super::roles::{Promotion, Wish};
+use super::student::Student;
 use crate::store::StoreError;
-use crate::store::ledger::StateRole;
+use crate::store::ledger::{LedgerStore, Lifecycle, StateRole};
+use crate::store::traces::TraceStore;
 
 /// A handle to the teacher.
 #[derive(Debug, Clone)]
@@ -14,15 +20,19 @@ pub struct Learning {
     pub(super) published: Arc<Published>,
     pub(super) status: watch::Receiver<LearningStatus>,
     pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) candidates: Arc<dyn Candidates>,
+    pub(super) traces: TraceStore,
+    pub(super) ledger: LedgerStore,
 }
 
-/// Asks for the states to be saved in this role, with everything up to these sequences of feedback and
-/// traces in them.
+/// What the teacher is asked.
 #[derive(Debug)]
-pub(super) struct Ask {
-    pub(super) role: StateRole,
-    pub(super) through: (u64, u64),
-    pub(super) done: oneshot::Sender<Result<(), StoreError>>,
+pub(super) enum Ask {
+    /// To save the states in this role, with everything up to these sequences of feedback and traces in
+    /// them.
+    Save { role: StateRole, through: (u64, u64), done: oneshot::Sender<Result<(), StoreError>> },
+    /// To change the roles.
+    Change { change: Change, done: oneshot::Sender<Result<Lifecycle, ChangeError>> },
 }
 
 impl Learning {
@@ -55,9 +65,69 @@ impl Learning {
         self.ask(StateRole::Base, through).await
     }
 
+    /// Lets a candidate decide, for all requests or for a share of them. It is durable when this returns,
+    /// and holds from the next request on. Returns the new roles.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then everything is as it was.
+    pub async fn promote(&self, version: PolicyVersion, share: f64, wish: Wish) -> Result<Lifecycle, ChangeError> {
+        let student = self.student(&version).await?;
+        let standing = self.candidates.standing(version.clone()).await?;
+        let what = What::Promote(Promotion { version, share, standing });
+        self.change(Change { what, student, wish }).await
+    }
+
+    /// Ends the canary that is under way, or lets the predecessor decide again, with all that it has
+    /// learned meanwhile. Returns the new roles.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then everything is as it was.
+    pub async fn roll_back(&self, wish: Wish) -> Result<Lifecycle, ChangeError> {
+        self.change(Change { what: What::RollBack, student: None, wish }).await
+    }
+
+    /// Lets a policy, or nobody, decide beside the running one. Returns the new roles.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then everything is as it was.
+    pub async fn set_shadow(&self, version: Option<PolicyVersion>, wish: Wish) -> Result<Lifecycle, ChangeError> {
+        let student = match &version {
+            Some(version) => self.student(version).await?,
+            None => None,
+        };
+        self.change(Change { what: What::Shadow(version), student, wish }).await
+    }
+
+    /// A student who is to join, with all in it that was said so far, so that the teacher has little left
+    /// to tell; `None` where it has joined before.
+    async fn student(&self, version: &PolicyVersion) -> Result<Option<Box<Student>>, ChangeError> {
+        let schema = {
+            let status = self.status.borrow();
+            if status.learned.contains_key(version) || status.rules.as_ref() == Some(version) {
+                return Ok(None);
+            }
+            status.schema
+        };
+        let unknown = || ChangeError::Unknown { version: version.clone() };
+        let artifact = self.candidates.load(version.clone()).await?.ok_or_else(unknown)?;
+        if artifact.basis.schema() != schema {
+            return Err(ArtifactFault::Schema { version: version.clone() }.into());
+        }
+        let mut student = artifact.student(&self.ledger, StateRole::Latest).await?;
+        let through = (self.ledger.feedback_through().await?, self.traces.last_seq().await?);
+        student.catch_up(&self.traces, &self.ledger, through).await?;
+        Ok(Some(Box::new(student)))
+    }
+
+    async fn change(&self, change: Change) -> Result<Lifecycle, ChangeError> {
+        let (done, changed) = oneshot::channel();
+        self.asks.send(Ask::Change { change, done }).await.map_err(|_| StoreError::Closed)?;
+        changed.await.map_err(|_| StoreError::Closed)?
+    }
+
     async fn ask(&self, role: StateRole, through: (u64, u64)) -> Result<(), StoreError> {
         let (done, saved) = oneshot::channel();
-        self.asks.send(Ask { role, through, done }).await.map_err(|_| StoreError::Closed)?;
+        self.asks.send(Ask::Save { role, through, done }).await.map_err(|_| StoreError::Closed)?;
         saved.await.map_err(|_| StoreError::Closed)?
     }
 }

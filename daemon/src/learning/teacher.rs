@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_router::clock::Clock;
-use pointsman_router::ids::PolicyVersion;
-use pointsman_router::policy::{Policy as _, PolicySource as _};
+use pointsman_router::policy::Policy as _;
 use pointsman_router::rules::RulesPolicy;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::candidates::{Candidates, NoCandidates};
 use super::class::Class;
 use super::handle::{Ask, Learning};
-use super::published::{LearningStatus, Published};
+use super::published::{Arms, LearningStatus, Published};
+use super::roles::{self, Changed, Configured};
 use super::student::{Artifact, LearningError};
 use crate::store::StoreError;
-use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
+use crate::store::ledger::{FeedbackCommitted, LedgerStore, Lifecycle, StateRole};
 use crate::store::traces::{Committed, TraceStore};
 
 /// How long a lesson may wait before requests feel it.
@@ -28,14 +29,14 @@ const ASKS_MAX: usize = 16;
 /// Learns while the daemon runs.
 #[derive(Debug)]
 pub struct Teacher {
-    class: Class,
-    running: PolicyVersion,
+    pub(super) class: Class,
+    pub(super) roles: Lifecycle,
     published: Arc<Published>,
     status: watch::Sender<LearningStatus>,
     asks: mpsc::Receiver<Ask>,
-    traces: TraceStore,
-    ledger: LedgerStore,
-    clock: Arc<dyn Clock>,
+    pub(super) traces: TraceStore,
+    pub(super) ledger: LedgerStore,
+    pub(super) clock: Arc<dyn Clock>,
     unsaved: bool,
 }
 
@@ -48,29 +49,91 @@ pub struct Streams {
     pub committed: mpsc::Receiver<Committed>,
 }
 
+/// What a teacher begins with.
+#[derive(Debug)]
+pub struct Opening {
+    /// The bandit that begins from nothing.
+    pub cold: Artifact,
+    /// The rules, where there are any.
+    pub rules: Option<RulesPolicy>,
+    /// Whether the configuration asks for the rules to decide, and not for the bandit.
+    pub rules_decide: bool,
+    /// Policies that were trained or installed.
+    pub candidates: Arc<dyn Candidates>,
+}
+
+impl Opening {
+    /// The bandit that begins from nothing, and nobody else.
+    #[must_use]
+    pub fn of(cold: Artifact) -> Self {
+        Self { cold, rules: None, rules_decide: false, candidates: Arc::new(NoCandidates) }
+    }
+
+    fn configured(&self) -> Configured {
+        match self.rules.as_ref().filter(|_| self.rules_decide) {
+            // Other rules are another wish.
+            Some(rules) => Configured { key: rules.version().to_string(), version: rules.version().clone() },
+            // The bandit is the bandit, whatever version of it this program has.
+            None => Configured { key: "bandit".to_owned(), version: self.cold.version() },
+        }
+    }
+}
+
 impl Teacher {
-    /// Loads what was saved, learns what was committed since, and publishes it. With `rules` those
-    /// serve, and the bandit learns beside them.
+    /// Loads what was saved, gives everybody the roles of before, learns what was committed since, and
+    /// publishes it.
     ///
     /// # Errors
     /// [`LearningError`] when the saved state or a store cannot be read.
     pub async fn open(
-        artifact: &Artifact,
-        rules: Option<RulesPolicy>,
+        opening: Opening,
         (traces, ledger): (TraceStore, LedgerStore),
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Learning), LearningError> {
-        let cold = artifact.clone().student(&ledger, StateRole::Latest).await?;
-        let running = rules.as_ref().map_or_else(|| cold.version().clone(), |rules| rules.version().clone());
-        let mut class = Class::new(cold, rules);
+        let configured = opening.configured();
+        let Opening { cold, rules, candidates, .. } = opening;
+        let schema = cold.basis.schema();
+        let mut class = Class::new(cold.student(&ledger, StateRole::Latest).await?, rules);
+        let before = ledger.lifecycle().await?;
+        let begun = roles::begin(before.as_ref(), &configured, clock.now());
+        let mut changed = match (begun, before) {
+            (Some(changed), _) => changed,
+            (None, Some(roles)) => Changed { roles, entries: Vec::new() },
+            (None, None) => return Err(StoreError::Corrupt { detail: "no policy has a role".to_owned() }.into()),
+        };
+        for version in changed.roles.named().into_iter().cloned().collect::<Vec<_>>() {
+            if class.has(&version) {
+                continue;
+            }
+            match candidates.load(version.clone()).await {
+                Ok(Some(artifact)) if artifact.basis.schema() == schema => {
+                    class.enrol(artifact.student(&ledger, StateRole::Latest).await?);
+                    continue;
+                }
+                Ok(_) => tracing::error!(%version, "the artifact is gone or reads other features"),
+                Err(error) => tracing::error!(%version, %error, "the artifact cannot be loaded"),
+            }
+            let lost = roles::lose(&changed.roles, &version, &configured, clock.now());
+            changed = Changed { roles: lost.roles, entries: [changed.entries, lost.entries].concat() };
+        }
         let through = (ledger.feedback_through().await?, traces.last_seq().await?);
         class.catch_up((&traces, &ledger), through).await?;
-        let snapshot = class.snapshot(&running).unwrap_or_else(|| class.cold().snapshot());
-        let published = Arc::new(Published::new(snapshot));
+
+        let published = Arc::new(Published::new(arms(&class, &changed.roles)));
         let (status, watched) = watch::channel(status_of(&class, &published));
         let (to_teacher, asks) = mpsc::channel(ASKS_MAX);
-        let learning = Learning { published: Arc::clone(&published), status: watched, asks: to_teacher };
-        Ok((Self { class, running, published, status, asks, traces, ledger, clock, unsaved: true }, learning))
+        let learning = Learning {
+            published: Arc::clone(&published),
+            status: watched,
+            asks: to_teacher,
+            candidates,
+            traces: traces.clone(),
+            ledger: ledger.clone(),
+        };
+        let roles = changed.roles.clone();
+        let mut teacher = Self { class, roles, published, status, asks, traces, ledger, clock, unsaved: true };
+        teacher.take(changed, None).await?;
+        Ok((teacher, learning))
     }
 
     /// Learns until both streams end; then saves.
@@ -99,10 +162,8 @@ impl Teacher {
                     }
                 },
                 Some(ask) = self.asks.recv() => {
-                    let saved = self.answer(ask.role, ask.through).await;
-                    (unpublished, self.unsaved) = (true, saved.is_err());
-                    // Nobody waits any more: it is saved all the same.
-                    let _ = ask.done.send(saved);
+                    self.answer(ask).await;
+                    unpublished = true;
                     continue;
                 }
                 _ = publish.tick(), if unpublished => {
@@ -127,8 +188,23 @@ impl Teacher {
         self.save_latest().await;
     }
 
+    /// Does what is asked and says how it went; where nobody waits any more it is done all the same.
+    async fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Save { role, through, done } => {
+                let saved = self.save_through(role, through).await;
+                self.unsaved = saved.is_err();
+                let _ = done.send(saved);
+            }
+            Ask::Change { change, done } => {
+                let changed = self.apply(change).await;
+                let _ = done.send(changed);
+            }
+        }
+    }
+
     /// Saves in this role, with everything up to these sequences in it.
-    async fn answer(&mut self, role: StateRole, through: (u64, u64)) -> Result<(), StoreError> {
+    async fn save_through(&mut self, role: StateRole, through: (u64, u64)) -> Result<(), StoreError> {
         self.class.catch_up((&self.traces, &self.ledger), through).await?;
         // A base is never ahead of the state that a restart goes on from: what is deleted behind it
         // could not be learned again.
@@ -139,10 +215,8 @@ impl Teacher {
         }
     }
 
-    fn publish(&self) {
-        if let Some(snapshot) = self.class.snapshot(&self.running) {
-            self.published.publish(snapshot);
-        }
+    pub(super) fn publish(&self) {
+        self.published.publish(arms(&self.class, &self.roles));
         self.status.send_replace(status_of(&self.class, &self.published));
     }
 
@@ -159,8 +233,19 @@ impl Teacher {
     }
 }
 
+/// What decides now. The running policy can always decide: a change that names one that cannot is
+/// refused before it is made.
+fn arms(class: &Class, roles: &Lifecycle) -> Arms {
+    let running = class.snapshot(&roles.running).unwrap_or_else(|| class.cold().snapshot());
+    let canary = roles.open_canary().and_then(|canary| {
+        let snapshot = class.snapshot(&canary.trial.version)?;
+        Some((canary.share, Arc::new(snapshot)))
+    });
+    Arms { running: Arc::new(running), canary }
+}
+
 fn status_of(class: &Class, published: &Published) -> LearningStatus {
-    let (serving, cold) = (published.current(), class.cold());
+    let (serving, cold) = (published.running(), class.cold());
     LearningStatus {
         running: serving.policy.version().clone(),
         kind: serving.policy.kind(),
@@ -168,6 +253,8 @@ fn status_of(class: &Class, published: &Published) -> LearningStatus {
         updates: cold.updates(),
         feedback_mark: cold.online().feedback_mark(),
         trace_mark: cold.online().trace_mark(),
+        schema: cold.schema(),
         learned: class.learned(),
+        rules: class.rules().cloned(),
     }
 }

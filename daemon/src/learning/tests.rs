@@ -163,7 +163,8 @@ impl School {
         let booked = booking::catch_up("all", &traces, &ledger).await.unwrap();
         let budget = Arc::new(BudgetLedger::open(ledger.clone(), Some(budget), START).await.unwrap());
         let stores = (traces.clone(), ledger.clone());
-        let (teacher, learning) = Teacher::open(&artifact(), None, stores, Arc::clone(&shared)).await.unwrap();
+        let (teacher, learning) =
+            Teacher::open(Opening::of(artifact()), stores, Arc::clone(&shared)).await.unwrap();
         let (to_teacher, to_learn) = mpsc::channel(64);
         let mut jobs = JoinSet::new();
         jobs.spawn(teacher.run(Streams { feedback, committed: to_learn }));
@@ -400,13 +401,14 @@ async fn lone() -> Lone {
     let clock = Arc::new(Hand(AtomicI64::new(START.micros()), AtomicU64::default()));
     let shared = Arc::clone(&clock) as Arc<dyn Clock>;
     let stores = (traces.clone(), ledger.clone());
-    let (teacher, learning) = Teacher::open(&artifact(), None, stores, shared).await.unwrap();
+    let (teacher, learning) = Teacher::open(Opening::of(artifact()), stores, shared).await.unwrap();
+    let opened = clock.reads();
     let (feedback, from_ledger) = mpsc::channel(512);
     let (committed, from_traces) = mpsc::channel(512);
     let mut running = JoinSet::new();
     running.spawn(teacher.run(Streams { feedback: from_ledger, committed: from_traces }));
     // The first save, of a state that is new.
-    while clock.reads() == 0 {
+    while clock.reads() == opened {
         tokio::task::yield_now().await;
     }
     settle_down().await;
@@ -416,17 +418,17 @@ async fn lone() -> Lone {
 #[tokio::test(start_paused = true)]
 async fn a_lesson_is_felt_within_the_interval_and_a_burst_costs_one_snapshot() {
     let lone = lone().await;
-    let current = || Arc::as_ptr(&lone.learning.policies().current()) as usize;
+    let current = || Arc::as_ptr(&lone.learning.policies().current(0)) as usize;
     // Long idle: no tick that was missed may be made up for.
     tokio::time::advance(Duration::from_secs(10)).await;
     settle_down().await;
     let mut seen = std::collections::BTreeSet::from([current()]);
-    let mut kept = vec![lone.learning.policies().current()];
+    let mut kept = vec![lone.learning.policies().current(0)];
     for seq in 1..=200 {
         lone.feedback.send(row(seq, 3, 1.0)).await.unwrap();
         settle_down().await;
         if seen.insert(current()) {
-            kept.push(lone.learning.policies().current());
+            kept.push(lone.learning.policies().current(0));
         }
     }
     assert!(seen.len() <= 2, "{} snapshots within one interval", seen.len());
@@ -507,7 +509,7 @@ async fn a_store_that_fails_stops_learning_in_front_of_the_hole_and_nothing_else
     let state = school.ledger.load_state(artifact().version(), StateRole::Latest).await.unwrap().unwrap();
     assert_eq!((state.feedback_mark, state.trace_mark), (1, 2));
     let stores = (school.traces.clone(), school.ledger.clone());
-    let refused = Teacher::open(&artifact(), None, stores, school.clock.clone()).await;
+    let refused = Teacher::open(Opening::of(artifact()), stores, school.clock.clone()).await;
     assert!(matches!(refused, Err(LearningError::Store(StoreError::Corrupt { .. }))), "{refused:?}");
 }
 
@@ -591,7 +593,7 @@ async fn unusable_state_is_a_typed_error() {
     let middle = state.bytes.len() / 2;
     state.bytes[middle] ^= 1;
     ledger.save_states(vec![state]).await.unwrap();
-    let refused = Teacher::open(&artifact(), None, (traces, ledger), clock).await;
+    let refused = Teacher::open(Opening::of(artifact()), (traces, ledger), clock).await;
     assert!(matches!(refused, Err(LearningError::State { cause: StateError::Damaged, .. })));
 }
 

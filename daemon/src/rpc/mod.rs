@@ -13,6 +13,7 @@ pub mod feedback;
 pub mod idempotency;
 mod later;
 pub mod policy;
+mod promotion;
 pub mod reading;
 pub mod router;
 pub mod stats;

@@ -1,6 +1,6 @@
 //! PolicyService: which policies there are and what they have learned from.
 //!
-//! The ledger knows every version that ever served; how far the learning one has come is the
+//! The ledger knows every version that ever served, and who has which role; how far the learning one has come is the
 //! teacher's to say. The bandit is listed while it learns beside rules, too: as a candidate.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::later::{Nothing, not_yet};
 use super::status::{Reason, Refusal};
 use crate::learning::{Learning, LearningStatus};
-use crate::store::ledger::{LedgerStore, PolicyRow, PolicyRunState};
+use crate::store::ledger::{LedgerStore, Lifecycle, PolicyRow, PolicyRunState};
 use crate::wire::timestamp;
 
 /// Shows the policies over gRPC.
@@ -48,20 +48,44 @@ impl PolicyService for Policies {
         Ok(Response::new(v1::GetPolicyResponse { policy: Some(policy.ok_or_else(unknown)?) }))
     }
 
+    async fn promote(
+        &self,
+        request: Request<v1::PromoteRequest>,
+    ) -> Result<Response<v1::PromoteResponse>, Status> {
+        Ok(Response::new(self.do_promote(request.into_inner()).await?))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::RollbackResponse>, Status> {
+        Ok(Response::new(self.do_roll_back(request.into_inner()).await?))
+    }
+
+    async fn set_shadow(
+        &self,
+        request: Request<v1::SetShadowRequest>,
+    ) -> Result<Response<v1::SetShadowResponse>, Status> {
+        Ok(Response::new(self.do_set_shadow(request.into_inner()).await?))
+    }
+
     type TrainStream = Nothing<v1::TrainResponse>;
 
     not_yet! {
         train: v1::TrainRequest => Self::TrainStream;
         evaluate: v1::EvaluateRequest => v1::EvaluateResponse;
-        promote: v1::PromoteRequest => v1::PromoteResponse;
-        rollback: v1::RollbackRequest => v1::RollbackResponse;
-        set_shadow: v1::SetShadowRequest => v1::SetShadowResponse;
         install_policy: Streaming<v1::InstallPolicyRequest> => v1::InstallPolicyResponse;
     }
 }
 
 impl Policies {
     async fn all(&self) -> Result<Vec<v1::Policy>, Refusal> {
+        let roles = self.ledger.lifecycle().await?;
+        self.all_in(roles.as_ref()).await
+    }
+
+    /// All policies, newest first, the running one with its predecessor.
+    pub(super) async fn all_in(&self, roles: Option<&Lifecycle>) -> Result<Vec<v1::Policy>, Refusal> {
         let status = self.learning.status();
         let mut policies: Vec<v1::Policy> =
             self.ledger.policies().await?.iter().map(|row| served(row, &status)).collect();
@@ -74,6 +98,11 @@ impl Policies {
             };
             policies.insert(0, learned(candidate, &status));
         }
+        for policy in &mut policies {
+            let roles = roles.filter(|roles| roles.running.as_str() == policy.version);
+            let predecessor = roles.and_then(|roles| roles.predecessor.as_ref());
+            policy.predecessor = predecessor.map(|version| version.as_str().to_owned()).unwrap_or_default();
+        }
         Ok(policies)
     }
 }
@@ -82,11 +111,15 @@ fn served(row: &PolicyRow, status: &LearningStatus) -> v1::Policy {
     let kind = match row.kind.as_str() {
         "rules" => v1::PolicyKind::Rules,
         "bandit" => v1::PolicyKind::Bandit,
+        "classifier" => v1::PolicyKind::Classifier,
         _ => v1::PolicyKind::Unspecified,
     };
     let state = match row.state {
         PolicyRunState::Running => v1::PolicyState::Running,
         PolicyRunState::Retired => v1::PolicyState::Retired,
+        PolicyRunState::Candidate => v1::PolicyState::Candidate,
+        PolicyRunState::Shadow => v1::PolicyState::Shadow,
+        PolicyRunState::Canary => v1::PolicyState::Canary,
     };
     let settings: BTreeMap<String, Value> = serde_json::from_str(&row.settings).unwrap_or_default();
     let text = |value: Value| match value {

@@ -52,6 +52,20 @@ pub enum Reason {
     UnknownModel,
     /// No policy has this version.
     UnknownPolicy,
+    /// The policy runs already.
+    AlreadyRunning,
+    /// A canary of another policy is under way.
+    CanaryRunning,
+    /// There is no policy to return to.
+    NoPredecessor,
+    /// Nobody evaluated the policy against the running one.
+    Unevaluated,
+    /// The evaluation does not carry a promotion.
+    GateFailed,
+    /// The policy reads features of another schema.
+    ArtifactSchema,
+    /// The artifact of the policy is damaged.
+    ArtifactCorrupt,
     /// A model of this name is registered.
     ModelExists,
     /// There is no room for another model.
@@ -90,7 +104,15 @@ impl Reason {
             Self::InvalidArgument => Code::InvalidArgument,
             Self::UnknownDecision | Self::Pruned | Self::UnknownModel | Self::UnknownPolicy => Code::NotFound,
             Self::ModelExists | Self::KeyReused => Code::AlreadyExists,
-            Self::NoModel | Self::RegistryFull => Code::FailedPrecondition,
+            Self::NoModel
+            | Self::RegistryFull
+            | Self::AlreadyRunning
+            | Self::CanaryRunning
+            | Self::NoPredecessor
+            | Self::Unevaluated
+            | Self::GateFailed
+            | Self::ArtifactSchema
+            | Self::ArtifactCorrupt => Code::FailedPrecondition,
             Self::BudgetExhausted | Self::RequestCap | Self::Overloaded => Code::ResourceExhausted,
             Self::ModelsFailed | Self::NoUsableAnswer | Self::Draining | Self::StoreDown => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
@@ -108,6 +130,13 @@ impl Reason {
             Self::Pruned => "PRUNED",
             Self::UnknownModel => "UNKNOWN_MODEL",
             Self::UnknownPolicy => "UNKNOWN_POLICY",
+            Self::AlreadyRunning => "ALREADY_RUNNING",
+            Self::CanaryRunning => "CANARY_RUNNING",
+            Self::NoPredecessor => "NO_PREDECESSOR",
+            Self::Unevaluated => "UNEVALUATED",
+            Self::GateFailed => "GATE_FAILED",
+            Self::ArtifactSchema => "ARTIFACT_SCHEMA",
+            Self::ArtifactCorrupt => "ARTIFACT_CORRUPT",
             Self::ModelExists => "MODEL_EXISTS",
             Self::RegistryFull => "REGISTRY_FULL",
             Self::NoModel => "NO_MODEL",

@@ -10,7 +10,7 @@ use pointsman_router::hold::Ledger;
 use pointsman_router::model::PoolSource;
 use pointsman_router::pacing::Unpaced;
 use pointsman_router::pipeline::{Ports, Router};
-use pointsman_router::policy::{PolicyKind, PolicySource};
+use pointsman_router::policy::{Policy as _, PolicyKind, PolicySource};
 use pointsman_router::rules::RulesPolicy;
 use pointsman_router::trace::TraceSink;
 use serde_json::json;
@@ -23,7 +23,7 @@ use crate::booking;
 use crate::clock::{OsSeeds, SystemClock};
 use crate::config::{self, Config, PolicyChoice, PolicyConfig, Store};
 use crate::feedback::FeedbackDesk;
-use crate::learning::{Artifact, Learning, Teacher};
+use crate::learning::{Artifact, Learning, NoCandidates, Opening, Teacher};
 use crate::money::{BudgetLedger, UNBUDGETED};
 use crate::registry::Registry;
 use crate::reports::Reports;
@@ -97,10 +97,10 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let budget = Arc::new(BudgetLedger::open(ledger.clone(), config.budget.clone(), clock.now()).await?);
 
     let registry = Arc::new(Registry::open(backends, models, Arc::new(ledger.clone()))?);
-    let rules = rules(&config.policy);
+    let opening = opening(&config.policy, artifact);
+    describe(&config.policy, &opening, &ledger, &*clock).await?;
     let stores = (traces.clone(), ledger.clone());
-    let (teacher, learning) = Teacher::open(&artifact, rules, stores, Arc::clone(&clock)).await?;
-    note_running(&config.policy, &learning, &ledger, &*clock).await?;
+    let (teacher, learning) = Teacher::open(opening, stores, Arc::clone(&clock)).await?;
 
     let ports = Ports {
         clock: Arc::clone(&clock),
@@ -148,34 +148,38 @@ async fn open_traces(
     Ok((store, committed))
 }
 
-fn rules(config: &PolicyConfig) -> Option<RulesPolicy> {
-    match config.kind {
-        PolicyChoice::Rules => Some(RulesPolicy::new(config.rules.clone(), config.default.clone())),
-        PolicyChoice::Bandit => None,
-    }
+/// What the teacher begins with: rules can decide, and be returned to, wherever there are any.
+fn opening(config: &PolicyConfig, cold: Artifact) -> Opening {
+    let rules_decide = match config.kind {
+        PolicyChoice::Rules => true,
+        PolicyChoice::Bandit => false,
+    };
+    let has_rules = rules_decide || !config.rules.is_empty() || !config.default.is_empty();
+    let rules = has_rules.then(|| RulesPolicy::new(config.rules.clone(), config.default.clone()));
+    Opening { cold, rules, rules_decide, candidates: Arc::new(NoCandidates) }
 }
 
-/// Writes down which policy serves from now on, with its settings for people.
-async fn note_running(
+/// Writes down the policy that the configuration asks for, with its settings for people.
+async fn describe(
     config: &PolicyConfig,
-    learning: &Learning,
+    opening: &Opening,
     ledger: &LedgerStore,
     clock: &dyn Clock,
 ) -> Result<(), ServeError> {
-    let status = learning.status();
-    let settings = match status.kind {
-        PolicyKind::Rules => {
-            let rules = config.rules.iter().map(|(task, models)| (task.as_str(), json!(models)));
-            rules.chain([("default", json!(config.default))]).collect::<serde_json::Value>()
+    let (version, kind, settings) = match opening.rules.as_ref().filter(|_| opening.rules_decide) {
+        Some(rules) => {
+            let settings = config.rules.iter().map(|(task, models)| (task.as_str(), json!(models)));
+            let settings = settings.chain([("default", json!(config.default))]).collect::<serde_json::Value>();
+            (rules.version().clone(), PolicyKind::Rules, settings)
         }
-        PolicyKind::Classifier | PolicyKind::Bandit | PolicyKind::Reference => {
+        None => {
             let BanditSettings { alpha, floor, prior, overlap } = BanditSettings::default();
-            json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
-                   "prior_surface": prior.surface, "prior_sparse": prior.sparse})
+            let settings = json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
+                   "prior_surface": prior.surface, "prior_sparse": prior.sparse});
+            (opening.cold.version(), PolicyKind::Bandit, settings)
         }
     };
-    let kind = status.kind.as_str().to_owned();
-    ledger.run_policy(status.running, kind, settings.to_string(), clock.now()).await?;
+    ledger.describe_policy(version, kind.as_str().to_owned(), settings.to_string(), clock.now()).await?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::learning::tests::{School, artifact, lesson};
+use crate::store::StoreError;
 use crate::store::ledger::PolicyState;
 
 /// A folder in which six labels were learned and saved.

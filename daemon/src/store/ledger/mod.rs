@@ -10,6 +10,7 @@
 mod budget;
 mod feedback;
 mod idempotency;
+mod lifecycle;
 mod overrides;
 mod schema;
 mod state;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 pub use budget::{BookOutcome, Booking, Spend, Spends, Transfer, TransferKind, WindowRow};
 pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};
 pub use idempotency::{Begin, KEEP as IDEMPOTENCY_KEEP};
+pub use lifecycle::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, Trial, TrialRole};
 pub use state::{PolicyRow, PolicyRunState, PolicyState, StateRole};
 
 use super::{Durability, Readers, StoreError, Writer};

@@ -50,34 +50,43 @@ pub struct PolicyState {
     pub bytes: Vec<u8>,
 }
 
-/// Whether a policy serves.
+/// What a policy is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyRunState {
     /// It decides.
     Running,
     /// It did once.
     Retired,
+    /// It was trained or installed, and waits to be promoted.
+    Candidate,
+    /// It decides beside the one that serves; nobody is called on its word.
+    Shadow,
+    /// It decides for a share of the requests.
+    Canary,
 }
 
 impl PolicyRunState {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Retired => "retired",
+            Self::Candidate => "candidate",
+            Self::Shadow => "shadow",
+            Self::Canary => "canary",
         }
     }
 }
 
-/// A policy that serves or has served.
+/// A policy that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyRow {
     /// Its version.
     pub version: PolicyVersion,
     /// Its kind.
     pub kind: String,
-    /// Whether it serves.
+    /// What it is used for.
     pub state: PolicyRunState,
-    /// When it first served.
+    /// When it was first known.
     pub created_at: Timestamp,
     /// What it was made of, as JSON.
     pub settings: String,
@@ -133,12 +142,11 @@ impl LedgerStore {
             .await
     }
 
-    /// Notes that a policy serves from now on; whichever served before is retired. A version that
-    /// served before keeps its first date.
+    /// Notes what a policy is made of; one that was known keeps its first date and its state.
     ///
     /// # Errors
     /// What the store met: then nothing changed.
-    pub async fn run_policy(
+    pub async fn describe_policy(
         &self,
         version: PolicyVersion,
         kind: String,
@@ -147,12 +155,10 @@ impl LedgerStore {
     ) -> Result<(), StoreError> {
         self.writer
             .run(move |tx| {
-                let (running, retired) = (PolicyRunState::Running.as_str(), PolicyRunState::Retired.as_str());
-                tx.execute("UPDATE policies SET state = ?1 WHERE state = ?2", [retired, running])?;
                 tx.execute(
                     "INSERT INTO policies (version, kind, state, created_at_micros, settings) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT (version) DO UPDATE SET state = excluded.state",
-                    params![version.as_str(), kind, running, now.micros(), settings],
+                     ON CONFLICT (version) DO UPDATE SET kind = excluded.kind, settings = excluded.settings",
+                    params![version.as_str(), kind, PolicyRunState::Candidate.as_str(), now.micros(), settings],
                 )
                 .map(|_| ())
             })
@@ -200,6 +206,9 @@ fn policy_row(row: &Row<'_>) -> rusqlite::Result<PolicyRow> {
     let state = match row.get_ref(2)?.as_str()? {
         "running" => PolicyRunState::Running,
         "retired" => PolicyRunState::Retired,
+        "candidate" => PolicyRunState::Candidate,
+        "shadow" => PolicyRunState::Shadow,
+        "canary" => PolicyRunState::Canary,
         other => return Err(unreadable(2, format!("`{other}` is no state of a policy"))),
     };
     Ok(PolicyRow {

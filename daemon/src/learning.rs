@@ -21,14 +21,18 @@ mod changes;
 mod class;
 mod handle;
 mod published;
+mod report;
 mod roles;
 mod student;
+mod tally;
 mod teacher;
+mod trials;
 
 pub use candidates::{ArtifactFault, Candidates, NoCandidates};
 pub use changes::ChangeError;
 pub use handle::Learning;
 pub use published::{Learned, LearningStatus, Published};
+pub use report::{CanaryFigures, LiveFigures, Report, ShadowFigures};
 pub use roles::{Promotion, Refused, Standing, Wish};
 pub use student::{Artifact, LearningError, Student};
 pub use teacher::{Opening, Streams, Teacher};

@@ -16,6 +16,7 @@ pub mod quantile;
 pub mod estimate;
 pub mod reward_model;
 pub mod plan;
+pub mod running;
 pub mod exploration;
 pub mod gate;
 pub mod canary;

@@ -6,6 +6,7 @@
 //! written, in one transaction with the audit log, and only after that is anything published: whatever
 //! cuts a change, the next start finds the old roles or the new ones, and a state for each.
 
+use pointsman_learner::evaluate::canary::CanaryVerdict;
 use pointsman_router::ids::PolicyVersion;
 
 use super::candidates::ArtifactFault;
@@ -132,9 +133,30 @@ impl Teacher {
         self.ledger.change_policies(roles.clone(), entries.clone(), kinds).await?;
         self.roles = roles;
         self.class.dismiss_all_but(&self.roles.named());
+        self.trials.follow(&self.roles, now);
         self.publish();
         entries.iter().for_each(log);
         Ok(())
+    }
+
+    /// Rolls a canary back that is shown to be worse.
+    pub(super) async fn watch_canary(&mut self) {
+        let Some(CanaryVerdict::RollBack { difference, upper, judged }) = self.trials.verdict(&self.roles) else {
+            return;
+        };
+        let reason = format!(
+            "it is worse by {:.4}, by at least {:.4} at every look, after {judged} judged decisions",
+            -difference, -upper
+        );
+        tracing::warn!(difference, upper, judged, "the canary is worse, it is rolled back");
+        let wish = Wish { actor: "canary", reason, forced: false };
+        let Ok(changed) = roles::roll_back(&self.roles, &wish, self.clock.now(), CanaryEnd::RolledBack) else {
+            return;
+        };
+        // The canary goes on until the ledger takes the change: the next verdict tries again.
+        if let Err(error) = self.take(changed, None).await {
+            tracing::error!(%error, "the canary could not be rolled back, the next feedback tries again");
+        }
     }
 
     /// The moment, as far as roles keep it.
@@ -147,7 +169,7 @@ impl Teacher {
             now: self.clock.now(),
             marks: (known.feedback_mark(), known.trace_mark()),
             expected: if judged > 0 { (sum / judged as f64).clamp(0.0, 1.0) } else { UNKNOWN_SCORE },
-            canary_passed: false,
+            canary_passed: matches!(self.trials.verdict(&self.roles), Some(CanaryVerdict::Passed { .. })),
         })
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::candidates::{ArtifactFault, Candidates};
 use super::changes::{Change, ChangeError, What};
 use super::published::{LearningStatus, Published};
+use super::report::Report;
 use super::roles::{Promotion, Wish};
 use super::student::Student;
 use crate::store::StoreError;
@@ -31,6 +32,8 @@ pub(super) enum Ask {
     /// To save the states in this role, with everything up to these sequences of feedback and traces in
     /// them.
     Save { role: StateRole, through: (u64, u64), done: oneshot::Sender<Result<(), StoreError>> },
+    /// How policies on trial do.
+    Report { done: oneshot::Sender<Report> },
     /// To change the roles.
     Change { change: Change, done: oneshot::Sender<Result<Lifecycle, ChangeError>> },
 }
@@ -117,6 +120,16 @@ impl Learning {
         let through = (self.ledger.feedback_through().await?, self.traces.last_seq().await?);
         student.catch_up(&self.traces, &self.ledger, through).await?;
         Ok(Some(Box::new(student)))
+    }
+
+    /// Who has which role, and how those on trial do.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] when the teacher is gone.
+    pub async fn report(&self) -> Result<Report, StoreError> {
+        let (done, report) = oneshot::channel();
+        self.asks.send(Ask::Report { done }).await.map_err(|_| StoreError::Closed)?;
+        report.await.map_err(|_| StoreError::Closed)
     }
 
     async fn change(&self, change: Change) -> Result<Lifecycle, ChangeError> {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_router::clock::Clock;
-use pointsman_router::policy::Policy as _;
+use pointsman_router::explore::Explored;
+use pointsman_router::ids::PolicyVersion;
+use pointsman_router::policy::{Policy as _, Snapshot};
 use pointsman_router::rules::RulesPolicy;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -13,8 +15,10 @@ use super::candidates::{Candidates, NoCandidates};
 use super::class::Class;
 use super::handle::{Ask, Learning};
 use super::published::{Arms, LearningStatus, Published};
+use super::report::Report;
 use super::roles::{self, Changed, Configured};
 use super::student::{Artifact, LearningError};
+use super::trials::{Bench, Trials};
 use crate::store::StoreError;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore, Lifecycle, StateRole};
 use crate::store::traces::{Committed, TraceStore};
@@ -31,6 +35,9 @@ const ASKS_MAX: usize = 16;
 pub struct Teacher {
     pub(super) class: Class,
     pub(super) roles: Lifecycle,
+    pub(super) trials: Trials,
+    bench: Bench,
+    exploration: f64,
     published: Arc<Published>,
     status: watch::Sender<LearningStatus>,
     asks: mpsc::Receiver<Ask>,
@@ -60,13 +67,15 @@ pub struct Opening {
     pub rules_decide: bool,
     /// Policies that were trained or installed.
     pub candidates: Arc<dyn Candidates>,
+    /// The share of the picks that the running policy gives to exploration.
+    pub exploration: f64,
 }
 
 impl Opening {
     /// The bandit that begins from nothing, and nobody else.
     #[must_use]
     pub fn of(cold: Artifact) -> Self {
-        Self { cold, rules: None, rules_decide: false, candidates: Arc::new(NoCandidates) }
+        Self { cold, rules: None, rules_decide: false, candidates: Arc::new(NoCandidates), exploration: 0.0 }
     }
 
     fn configured(&self) -> Configured {
@@ -91,7 +100,7 @@ impl Teacher {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Learning), LearningError> {
         let configured = opening.configured();
-        let Opening { cold, rules, candidates, .. } = opening;
+        let Opening { cold, rules, candidates, exploration, .. } = opening;
         let schema = cold.basis.schema();
         let mut class = Class::new(cold.student(&ledger, StateRole::Latest).await?, rules);
         let before = ledger.lifecycle().await?;
@@ -119,7 +128,12 @@ impl Teacher {
         let through = (ledger.feedback_through().await?, traces.last_seq().await?);
         class.catch_up((&traces, &ledger), through).await?;
 
-        let published = Arc::new(Published::new(arms(&class, &changed.roles)));
+        let roles = changed.roles.clone();
+        let begin = (clock.now(), through);
+        let mut trials = Trials::load(&ledger, &roles, begin, exploration * AIMED).await?;
+        let bench = bench(&class, &roles, exploration, trials.aim());
+        trials.catch_up((&traces, &ledger), &bench, through).await?;
+        let published = Arc::new(Published::new(arms(&bench, &roles)));
         let (status, watched) = watch::channel(status_of(&class, &published));
         let (to_teacher, asks) = mpsc::channel(ASKS_MAX);
         let learning = Learning {
@@ -130,8 +144,20 @@ impl Teacher {
             traces: traces.clone(),
             ledger: ledger.clone(),
         };
-        let roles = changed.roles.clone();
-        let mut teacher = Self { class, roles, published, status, asks, traces, ledger, clock, unsaved: true };
+        let mut teacher = Self {
+            class,
+            roles,
+            trials,
+            bench,
+            exploration,
+            published,
+            status,
+            asks,
+            traces,
+            ledger,
+            clock,
+            unsaved: true,
+        };
         teacher.take(changed, None).await?;
         Ok((teacher, learning))
     }
@@ -148,14 +174,17 @@ impl Teacher {
         while !(feedback_ended && committed_ended) {
             let learned = tokio::select! {
                 row = streams.feedback.recv(), if !feedback_ended => match row {
-                    Some(row) => self.class.teach(&row, &self.traces).await,
+                    Some(row) => self.teach(&row).await,
                     None => {
                         feedback_ended = true;
                         continue;
                     }
                 },
                 row = streams.committed.recv(), if !committed_ended => match row {
-                    Some(row) => self.class.observe(&row, &self.traces).await,
+                    Some(row) => {
+                        self.trials.observe(&row, &self.bench);
+                        self.class.observe(&row, &self.traces).await
+                    }
                     None => {
                         committed_ended = true;
                         continue;
@@ -188,6 +217,15 @@ impl Teacher {
         self.save_latest().await;
     }
 
+    /// Teaches one row of feedback. What it says of policies on trial is weighed first, by policies that
+    /// have not learned from it; a canary that it shows to be worse is rolled back at once.
+    async fn teach(&mut self, row: &FeedbackCommitted) -> Result<(), StoreError> {
+        self.trials.judge(row, &self.bench, &self.traces).await?;
+        self.class.teach(row, &self.traces).await?;
+        self.watch_canary().await;
+        Ok(())
+    }
+
     /// Does what is asked and says how it went; where nobody waits any more it is done all the same.
     async fn answer(&mut self, ask: Ask) {
         match ask {
@@ -200,11 +238,15 @@ impl Teacher {
                 let changed = self.apply(change).await;
                 let _ = done.send(changed);
             }
+            Ask::Report { done } => {
+                let _ = done.send(Report::of(&self.roles, self.trials.tallies()));
+            }
         }
     }
 
     /// Saves in this role, with everything up to these sequences in it.
     async fn save_through(&mut self, role: StateRole, through: (u64, u64)) -> Result<(), StoreError> {
+        self.trials.catch_up((&self.traces, &self.ledger), &self.bench, through).await?;
         self.class.catch_up((&self.traces, &self.ledger), through).await?;
         // A base is never ahead of the state that a restart goes on from: what is deleted behind it
         // could not be learned again.
@@ -215,8 +257,9 @@ impl Teacher {
         }
     }
 
-    pub(super) fn publish(&self) {
-        self.published.publish(arms(&self.class, &self.roles));
+    pub(super) fn publish(&mut self) {
+        self.bench = bench(&self.class, &self.roles, self.exploration, self.trials.aim());
+        self.published.publish(arms(&self.bench, &self.roles));
         self.status.send_replace(status_of(&self.class, &self.published));
     }
 
@@ -229,19 +272,38 @@ impl Teacher {
 
     async fn save(&self, role: StateRole) -> Result<(), StoreError> {
         self.traces.sync().await?;
-        self.ledger.save_states(self.class.states(role, self.clock.now())).await
+        self.ledger.save_states(self.class.states(role, self.clock.now())).await?;
+        match role {
+            StateRole::Latest => self.ledger.save_trials(self.trials.body()?).await,
+            StateRole::Base => Ok(()),
+        }
     }
 }
 
-/// What decides now. The running policy can always decide: a change that names one that cannot is
-/// refused before it is made.
-fn arms(class: &Class, roles: &Lifecycle) -> Arms {
-    let running = class.snapshot(&roles.running).unwrap_or_else(|| class.cold().snapshot());
-    let canary = roles.open_canary().and_then(|canary| {
-        let snapshot = class.snapshot(&canary.trial.version)?;
-        Some((canary.share, Arc::new(snapshot)))
-    });
-    Arms { running: Arc::new(running), canary }
+/// How much of the exploration is aimed at a challenger, where there is one.
+const AIMED: f64 = 0.75;
+
+/// The policies as requests will pin them. The running policy can always decide: a change that names
+/// one that cannot is refused before it is made.
+fn bench(class: &Class, roles: &Lifecycle, exploration: f64, aim: f64) -> Bench {
+    let of = |version: &PolicyVersion| class.snapshot(version).map(Arc::new);
+    let unexplored = of(&roles.running).unwrap_or_else(|| Arc::new(class.cold().snapshot()));
+    let canary = roles.open_canary().and_then(|canary| of(&canary.trial.version));
+    let shadow = roles.shadow.as_ref().and_then(|shadow| of(&shadow.version));
+    let mut running = Arc::clone(&unexplored);
+    if exploration > 0.0 {
+        let challenger = shadow.as_ref().or(canary.as_ref());
+        let even = if challenger.is_some() { exploration * (1.0 - AIMED) } else { exploration };
+        let towards = challenger.map(|challenger| (Arc::clone(&challenger.policy), aim));
+        let policy = Arc::new(Explored::new(Arc::clone(&unexplored.policy), towards, even));
+        running = Arc::new(Snapshot { policy, forecasts: Arc::clone(&unexplored.forecasts) });
+    }
+    Bench { unexplored, running, canary, shadow }
+}
+
+fn arms(bench: &Bench, roles: &Lifecycle) -> Arms {
+    let share = roles.open_canary().map(|canary| canary.share);
+    Arms { running: Arc::clone(&bench.running), canary: share.zip(bench.canary.clone()) }
 }
 
 fn status_of(class: &Class, published: &Published) -> LearningStatus {

@@ -377,6 +377,7 @@ fn row(seq: u64, n: u32, label: f64) -> FeedbackCommitted {
     FeedbackCommitted {
         row,
         labels_before: crate::store::ledger::Labels::new(),
+        answer: (None, None),
         trace: Some((seq, Arc::new(trace))),
     }
 }

@@ -156,7 +156,7 @@ fn opening(config: &PolicyConfig, cold: Artifact) -> Opening {
     };
     let has_rules = rules_decide || !config.rules.is_empty() || !config.default.is_empty();
     let rules = has_rules.then(|| RulesPolicy::new(config.rules.clone(), config.default.clone()));
-    Opening { cold, rules, rules_decide, candidates: Arc::new(NoCandidates) }
+    Opening { cold, rules, rules_decide, candidates: Arc::new(NoCandidates), exploration: config.exploration }
 }
 
 /// Writes down the policy that the configuration asks for, with its settings for people.

@@ -157,24 +157,6 @@ pub struct AuditEntry {
     pub reason: String,
 }
 
-/// Whose counts are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrialRole {
-    /// Those of the canary under way, or of the last one.
-    Canary,
-    /// Those of the shadow.
-    Shadow,
-}
-
-impl TrialRole {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Canary => "canary",
-            Self::Shadow => "shadow",
-        }
-    }
-}
-
 impl LedgerStore {
     /// The roles of the policies; `None` before they were ever given.
     ///
@@ -245,26 +227,22 @@ impl LedgerStore {
             .await
     }
 
-    /// Keeps what a trial has counted, in place of what was kept before.
+    /// Keeps what trials have counted, in place of what was kept before.
     ///
     /// # Errors
     /// What the store met: then what was kept before stays.
-    pub async fn save_trial(&self, role: TrialRole, body: String) -> Result<(), StoreError> {
-        self.writer
-            .run(move |tx| {
-                let sql = "INSERT OR REPLACE INTO trials (role, body) VALUES (?1, ?2)";
-                tx.execute(sql, params![role.as_str(), body]).map(|_| ())
-            })
-            .await
+    pub async fn save_trials(&self, body: String) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO trials (one, body) VALUES (1, ?1)";
+        self.writer.run(move |tx| tx.execute(sql, [body]).map(|_| ())).await
     }
 
-    /// What a trial has counted, where something was kept.
+    /// What trials have counted, where something was kept.
     ///
     /// # Errors
     /// What the store met.
-    pub async fn load_trial(&self, role: TrialRole) -> Result<Option<String>, StoreError> {
-        let sql = "SELECT body FROM trials WHERE role = ?1";
-        self.readers.read(move |conn| conn.query_row(sql, [role.as_str()], |row| row.get(0)).optional()).await
+    pub async fn load_trials(&self) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT body FROM trials";
+        self.readers.read(move |conn| conn.query_row(sql, (), |row| row.get(0)).optional()).await
     }
 }
 

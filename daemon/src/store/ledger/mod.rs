@@ -7,6 +7,7 @@
 //! Rows are small and few per request: feedback is the only table that grows with traffic, money is
 //! booked in sums.
 
+mod answer;
 mod budget;
 mod feedback;
 mod idempotency;
@@ -25,7 +26,7 @@ use tokio::sync::mpsc;
 pub use budget::{BookOutcome, Booking, Spend, Spends, Transfer, TransferKind, WindowRow};
 pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};
 pub use idempotency::{Begin, KEEP as IDEMPOTENCY_KEEP};
-pub use lifecycle::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, Trial, TrialRole};
+pub use lifecycle::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, Trial};
 pub use state::{PolicyRow, PolicyRunState, PolicyState, StateRole};
 
 use super::{Durability, Readers, StoreError, Writer};

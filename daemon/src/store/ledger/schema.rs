@@ -115,7 +115,7 @@ CREATE TABLE lifecycle (
 ) STRICT;
 
 CREATE TABLE trials (
-    role TEXT PRIMARY KEY,
+    one INTEGER PRIMARY KEY CHECK (one = 1),
     body TEXT NOT NULL
 ) STRICT;
 

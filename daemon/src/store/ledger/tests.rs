@@ -271,7 +271,7 @@ async fn learned_states_policies_and_overrides_survive() {
     store.audit(entry("late", Some(0.5))).await.unwrap();
     let cut = store.writer.run(|tx| tx.execute("DELETE FROM audit", ())).await;
     assert!(cut.is_err(), "the audit log was cut");
-    store.save_trial(TrialRole::Shadow, "{}".to_owned()).await.unwrap();
+    store.save_trials("{}".to_owned()).await.unwrap();
     let mut change = Override::none(ModelName::new("m"));
     store.save(change.clone()).await.unwrap();
     change.disabled = true;
@@ -293,8 +293,7 @@ async fn learned_states_policies_and_overrides_survive() {
     assert_eq!(store.lifecycle().await, Ok(Some(roles("rules-1", None))));
     let log = store.audit_log(2).await.unwrap();
     assert_eq!(log, [entry("late", Some(0.5)), entry("rules-1", None)]);
-    assert_eq!(store.load_trial(TrialRole::Shadow).await, Ok(Some("{}".to_owned())));
-    assert_eq!(store.load_trial(TrialRole::Canary).await, Ok(None));
+    assert_eq!(store.load_trials().await, Ok(Some("{}".to_owned())));
     assert_eq!(store.load(), Ok(vec![change]));
 }
 

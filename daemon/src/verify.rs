@@ -16,8 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::backends::Loaded;
 use crate::config;
-use crate::learning::{Artifact, LearningError, Student};
-use crate::store::StoreError;
+use crate::learning::{Artifact, LearningError};
 use crate::store::ledger::{LedgerStore, StateRole};
 use crate::store::lock::StateLock;
 use crate::store::traces::{TraceStore, TraceStoreSettings};
@@ -44,7 +43,7 @@ pub struct Verified {
 pub async fn main(loaded: Loaded, out: &mut impl Write) -> anyhow::Result<()> {
     let state_dir = &loaded.config.server.state_dir;
     let secret = config::installation_secret(state_dir)?;
-    let artifact = Artifact { settings: BanditSettings::default(), schema: Encoder::new(secret).schema() };
+    let artifact = Artifact::cold(BanditSettings::default(), Encoder::new(secret).schema());
     let found = verify(state_dir, &artifact).await?;
     let Verified { feedback_mark, trace_mark, labels, .. } = found;
     let rows = if found.from_base { "the rows since the base" } else { "all rows" };
@@ -68,13 +67,14 @@ pub async fn verify(state_dir: &Path, artifact: &Artifact) -> Result<Verified, L
     let (events, _nobody_listens) = mpsc::unbounded_channel();
     let ledger = LedgerStore::open(&state_dir.join("ledger.db"), None).await?;
     let traces = TraceStore::open(&state_dir.join("traces.db"), TraceStoreSettings::default(), events).await?;
-    let saved = artifact.load(&ledger, StateRole::Latest).await?;
-    let base = artifact.load(&ledger, StateRole::Base).await?;
-    let from_base = base.is_some();
+    let from_base = artifact.load(&ledger, StateRole::Base).await?.is_some();
     let through = (ledger.feedback_through().await?, traces.last_seq().await?);
-    let fresh = || (artifact.fresh(), 0);
-    let restarted = run(saved.unwrap_or_else(fresh), &traces, &ledger, through).await?;
-    let rebuilt = run(base.unwrap_or_else(fresh), &traces, &ledger, through).await?;
+    let [mut restarted, mut rebuilt] = [
+        artifact.clone().student(&ledger, StateRole::Latest).await?,
+        artifact.clone().student(&ledger, StateRole::Base).await?,
+    ];
+    restarted.catch_up(&traces, &ledger, through).await?;
+    rebuilt.catch_up(&traces, &ledger, through).await?;
     traces.close().await?;
     ledger.close().await?;
     let online: &Online = rebuilt.online();
@@ -85,17 +85,6 @@ pub async fn verify(state_dir: &Path, artifact: &Artifact) -> Result<Verified, L
         labels: rebuilt.updates(),
         from_base,
     })
-}
-
-async fn run(
-    from: (Online, u64),
-    traces: &TraceStore,
-    ledger: &LedgerStore,
-    through: (u64, u64),
-) -> Result<Student, StoreError> {
-    let mut student = Student::new(from);
-    student.catch_up(traces, ledger, through).await?;
-    Ok(student)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod estimate;
 pub mod missing;
 pub mod reward_model;
 pub mod plan;
+pub mod running;
 pub mod exploration;
 pub mod gate;
 pub mod canary;

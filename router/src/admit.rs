@@ -83,7 +83,7 @@ pub fn admit(raw: RouteRequest, settings: &Settings, gate: Gate<'_>) -> Result<A
         deadline: request.deadline.map(|left| at.plus(left)),
         request,
         pool,
-        snapshot: gate.policies.current(),
+        snapshot: gate.policies.current(seed),
         place,
     })
 }

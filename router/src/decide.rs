@@ -287,7 +287,7 @@ const PICKS_ROUNDING: f64 = 1e-9;
 
 /// What a policy said, with one estimate for each contender, qualities and picks that are
 /// probabilities and utilities that are finite. What kept its word is left as it is, to the bit.
-fn held_to_its_word(mut scored: Scored, contenders: &[Contender]) -> Scored {
+pub(crate) fn held_to_its_word(mut scored: Scored, contenders: &[Contender]) -> Scored {
     scored.estimates.resize(contenders.len(), Estimate { quality: 0.0, utility: 0.0, pick: 0.0 });
     for (Estimate { quality, utility, pick }, contender) in scored.estimates.iter_mut().zip(contenders) {
         *quality = if quality.is_nan() { 0.0 } else { quality.clamp(0.0, 1.0) };
@@ -323,14 +323,14 @@ struct Chosen {
 }
 
 /// Every set that could be drawn: one per first pick.
-struct Growth<'a> {
+pub(crate) struct Growth<'a> {
     scored: &'a Scored,
     members: Vec<Member>,
     limits: Limits,
 }
 
 impl<'a> Growth<'a> {
-    fn new(
+    pub(crate) fn new(
         scored: &'a Scored,
         candidates: &[Candidate],
         eligible: &[usize],
@@ -352,7 +352,7 @@ impl<'a> Growth<'a> {
     }
 
     /// The set that follows from a first pick.
-    fn set_of(&self, first: usize) -> Vec<usize> {
+    pub(crate) fn set_of(&self, first: usize) -> Vec<usize> {
         match &self.scored.completion {
             Completion::Greedy => subset::grow(first, &self.members, &self.limits),
             Completion::Listed(order) => subset::listed(first, order, &self.members, &self.limits),
@@ -385,13 +385,15 @@ impl<'a> Growth<'a> {
         chosen
     }
 
-    fn predicted(&self, set: &[usize]) -> f64 {
+    /// The predicted accuracy of a set's merged answer.
+    pub(crate) fn predicted(&self, set: &[usize]) -> f64 {
         let qualities: Vec<f64> = set.iter().filter_map(|i| self.members.get(*i)).map(|m| m.quality).collect();
         subset::predicted_accuracy(&qualities, self.limits.answers)
     }
 }
 
-fn sorted(set: &[usize]) -> Vec<usize> {
+/// The same members in the order of their indices.
+pub(crate) fn sorted(set: &[usize]) -> Vec<usize> {
     let mut set = set.to_vec();
     set.sort_unstable();
     set

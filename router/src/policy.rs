@@ -161,6 +161,7 @@ pub struct Snapshot {
 
 /// Where the pipeline takes its policy from.
 pub trait PolicySource: Send + Sync + fmt::Debug {
-    /// The snapshot of this moment.
-    fn current(&self) -> Arc<Snapshot>;
+    /// The snapshot of this moment for the request with this seed. Where a share of the requests is given
+    /// to another policy, the seed alone says to which a request belongs.
+    fn current(&self, seed: u64) -> Arc<Snapshot>;
 }

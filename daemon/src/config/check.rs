@@ -23,6 +23,8 @@ use super::values::resolved;
 use super::window::Window;
 
 const MIB: u64 = 1 << 20;
+/// More exploration than this is another policy.
+const EXPLORATION_MAX: f64 = 0.2;
 
 /// Checks all sections.
 pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
@@ -108,6 +110,7 @@ fn policy(mut section: Section<'_>, faults: &Faults, settings: &mut Settings) ->
         value.as_integer().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=CALLS_LIMIT).contains(n))
     });
     settings.calls_max_by_task.extend(calls.into_iter().map(|(task, n)| (TaskType::from(task), n)));
+    let exploration = section.number("exploration", 0.0, EXPLORATION_MAX).unwrap_or(0.0);
     let rules: BTreeMap<TaskType, Vec<ModelName>> = section
         .entries("rules", section::NAMES_WANTED, section::read_names)
         .into_iter()
@@ -122,7 +125,7 @@ fn policy(mut section: Section<'_>, faults: &Faults, settings: &mut Settings) ->
         section.fault("rules", FaultKind::Empty { wanted: "models for a task type, or policy.default" });
     }
     section.end();
-    PolicyConfig { kind: kind.unwrap_or(PolicyChoice::Bandit), rules, default }
+    PolicyConfig { kind: kind.unwrap_or(PolicyChoice::Bandit), rules, default, exploration }
 }
 
 fn budget(mut section: Section<'_>) -> Option<Budget> {

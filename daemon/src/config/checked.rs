@@ -71,6 +71,8 @@ pub struct PolicyConfig {
     pub rules: BTreeMap<TaskType, Vec<ModelName>>,
     /// The models of any other task type, the best first; empty: all.
     pub default: Vec<ModelName>,
+    /// The share of the choices that the running policy gives to exploration.
+    pub exploration: f64,
 }
 
 /// A budget.

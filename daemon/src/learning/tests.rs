@@ -18,22 +18,39 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_learner::online::{Lesson, StateError};
+use pointsman_router::bandit::BanditSettings;
+use pointsman_router::clock::{Clock, Timestamp};
+use pointsman_router::features::SchemaHash;
+use pointsman_router::ids::ModelName;
+use pointsman_router::policy::PolicySource as _;
+use tokio::sync::mpsc;
+
+use super::teacher::{PUBLISH_EVERY, SAVE_EVERY};
 use super::*;
 use crate::booking;
 use crate::config::{Budget, Window};
 use crate::feedback::{FeedbackDesk, FeedbackError};
 use crate::money::BudgetLedger;
 use crate::reports::Reports;
+use crate::store::StoreError;
 use crate::store::ledger::{AckStatus, NewFeedback};
+use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
 use crate::store::traces::support::{START, sample};
+use crate::store::traces::{Committed, TraceStore};
 use crate::store::traces::{NewReport, Retention as Keep, Tally, TraceStoreSettings};
+use crate::wire::report::ModelReport;
 
 pub(crate) const SECRET: u64 = 5;
 pub(crate) const HOLD: NanoUsd = NanoUsd::new(5_000);
 
 /// What the traces of these tests are learned into.
 pub(crate) fn artifact() -> Artifact {
-    Artifact { settings: BanditSettings::default(), schema: SchemaHash(11) }
+    Artifact::cold(BanditSettings::default(), SchemaHash(11))
 }
 
 /// A clock that stands still until it is set, and counts how often it is read.
@@ -133,9 +150,8 @@ impl School {
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
         let (tell_feedback, feedback) = mpsc::channel(64);
         let ledger = LedgerStore::open(&folder.path().join("ledger.db"), Some(tell_feedback)).await.unwrap();
-        let learned = ledger.load_state(artifact().version(), StateRole::Latest).await.unwrap();
         let settings = TraceStoreSettings {
-            floor: ledger.booked_through().await.unwrap().max(learned.map_or(0, |state| state.trace_mark)),
+            floor: ledger.booked_through().await.unwrap().max(ledger.learned_through().await.unwrap()),
             linger: Duration::ZERO,
             retention: Keep { keep_days: 30, keep_bytes: u64::MAX },
             ..TraceStoreSettings::default()
@@ -147,7 +163,8 @@ impl School {
         let booked = booking::catch_up("all", &traces, &ledger).await.unwrap();
         let budget = Arc::new(BudgetLedger::open(ledger.clone(), Some(budget), START).await.unwrap());
         let stores = (traces.clone(), ledger.clone());
-        let (teacher, learning) = Teacher::open(&artifact(), None, stores, Arc::clone(&shared)).await.unwrap();
+        let (teacher, learning) =
+            Teacher::open(Opening::of(artifact()), stores, Arc::clone(&shared)).await.unwrap();
         let (to_teacher, to_learn) = mpsc::channel(64);
         let mut jobs = JoinSet::new();
         jobs.spawn(teacher.run(Streams { feedback, committed: to_learn }));
@@ -360,6 +377,7 @@ fn row(seq: u64, n: u32, label: f64) -> FeedbackCommitted {
     FeedbackCommitted {
         row,
         labels_before: crate::store::ledger::Labels::new(),
+        answer: (None, None),
         trace: Some((seq, Arc::new(trace))),
     }
 }
@@ -384,13 +402,14 @@ async fn lone() -> Lone {
     let clock = Arc::new(Hand(AtomicI64::new(START.micros()), AtomicU64::default()));
     let shared = Arc::clone(&clock) as Arc<dyn Clock>;
     let stores = (traces.clone(), ledger.clone());
-    let (teacher, learning) = Teacher::open(&artifact(), None, stores, shared).await.unwrap();
+    let (teacher, learning) = Teacher::open(Opening::of(artifact()), stores, shared).await.unwrap();
+    let opened = clock.reads();
     let (feedback, from_ledger) = mpsc::channel(512);
     let (committed, from_traces) = mpsc::channel(512);
     let mut running = JoinSet::new();
     running.spawn(teacher.run(Streams { feedback: from_ledger, committed: from_traces }));
     // The first save, of a state that is new.
-    while clock.reads() == 0 {
+    while clock.reads() == opened {
         tokio::task::yield_now().await;
     }
     settle_down().await;
@@ -400,17 +419,17 @@ async fn lone() -> Lone {
 #[tokio::test(start_paused = true)]
 async fn a_lesson_is_felt_within_the_interval_and_a_burst_costs_one_snapshot() {
     let lone = lone().await;
-    let current = || Arc::as_ptr(&lone.learning.policies().current()) as usize;
+    let current = || Arc::as_ptr(&lone.learning.policies().current(0)) as usize;
     // Long idle: no tick that was missed may be made up for.
     tokio::time::advance(Duration::from_secs(10)).await;
     settle_down().await;
     let mut seen = std::collections::BTreeSet::from([current()]);
-    let mut kept = vec![lone.learning.policies().current()];
+    let mut kept = vec![lone.learning.policies().current(0)];
     for seq in 1..=200 {
         lone.feedback.send(row(seq, 3, 1.0)).await.unwrap();
         settle_down().await;
         if seen.insert(current()) {
-            kept.push(lone.learning.policies().current());
+            kept.push(lone.learning.policies().current(0));
         }
     }
     assert!(seen.len() <= 2, "{} snapshots within one interval", seen.len());
@@ -491,7 +510,7 @@ async fn a_store_that_fails_stops_learning_in_front_of_the_hole_and_nothing_else
     let state = school.ledger.load_state(artifact().version(), StateRole::Latest).await.unwrap().unwrap();
     assert_eq!((state.feedback_mark, state.trace_mark), (1, 2));
     let stores = (school.traces.clone(), school.ledger.clone());
-    let refused = Teacher::open(&artifact(), None, stores, school.clock.clone()).await;
+    let refused = Teacher::open(Opening::of(artifact()), stores, school.clock.clone()).await;
     assert!(matches!(refused, Err(LearningError::Store(StoreError::Corrupt { .. }))), "{refused:?}");
 }
 
@@ -508,7 +527,7 @@ async fn catching_up_ends_where_the_last_row_is_gone_and_newer_ones_came() {
         school.judge(id, "", "u", correct(true)).await.unwrap();
     }
     school.rest().await;
-    let mut student = Student::new((artifact().fresh(), 0));
+    let mut student = Student::new(artifact(), (artifact().fresh(), 0));
     // Up to places that no row has, with rows behind them.
     school.ledger.delete_feedback(vec![ids[0]]).await.unwrap();
     school.traces.delete(crate::store::traces::Deletion::Decisions(vec![ids[0]])).await.unwrap();
@@ -544,7 +563,7 @@ async fn concurrent_feedback_teaches_in_the_order_of_the_ledger() {
     school.rest().await;
     school.learning.save().await.unwrap();
     let live = artifact().load(&school.ledger, StateRole::Latest).await.unwrap().unwrap();
-    let mut rebuilt = Student::new((artifact().fresh(), 0));
+    let mut rebuilt = Student::new(artifact(), (artifact().fresh(), 0));
     rebuilt.catch_up(&school.traces, &school.ledger, (u64::MAX, u64::MAX)).await.unwrap();
     assert!(live.0 == rebuilt.online, "another order than the ledger's");
     // In another order the bits differ, so the comparison above can fail.
@@ -574,8 +593,8 @@ async fn unusable_state_is_a_typed_error() {
     let mut state = ledger.load_state(artifact().version(), StateRole::Latest).await.unwrap().unwrap();
     let middle = state.bytes.len() / 2;
     state.bytes[middle] ^= 1;
-    ledger.save_state(state).await.unwrap();
-    let refused = Teacher::open(&artifact(), None, (traces, ledger), clock).await;
+    ledger.save_states(vec![state]).await.unwrap();
+    let refused = Teacher::open(Opening::of(artifact()), (traces, ledger), clock).await;
     assert!(matches!(refused, Err(LearningError::State { cause: StateError::Damaged, .. })));
 }
 

@@ -125,7 +125,7 @@ impl LatestPolicy {
 }
 
 impl PolicySource for LatestPolicy {
-    fn current(&self) -> Arc<Snapshot> {
+    fn current(&self, _: u64) -> Arc<Snapshot> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

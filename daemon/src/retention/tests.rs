@@ -75,7 +75,7 @@ async fn pruned_traces_leave_their_lessons_and_statistics_behind() {
     let base = school.ledger.load_state(artifact().version(), StateRole::Base).await.unwrap().unwrap();
     let mut empty = base.clone();
     empty.bytes = artifact().fresh().to_bytes();
-    school.ledger.save_state(empty).await.unwrap();
+    school.ledger.save_states(vec![empty]).await.unwrap();
     let folder = school.crash().await;
     assert!(!verify(folder.path(), &artifact()).await.unwrap().equal);
 }

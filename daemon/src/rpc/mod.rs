@@ -14,6 +14,7 @@ pub mod idempotency;
 mod import;
 mod later;
 pub mod policy;
+mod promotion;
 pub mod reading;
 pub mod router;
 pub mod stats;

@@ -1,6 +1,6 @@
 //! PolicyService: which policies there are and what they have learned from.
 //!
-//! The ledger knows every version that ever served; how far the learning one has come is the
+//! The ledger knows every version that ever served, and who has which role; how far the learning one has come is the
 //! teacher's to say. The bandit is listed while it learns beside rules, too: as a candidate.
 
 use std::collections::BTreeMap;
@@ -11,11 +11,10 @@ use pointsman_proto::v1::policy_service_server::PolicyService;
 use serde_json::Value;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::later::not_yet;
 use super::status::{Reason, Refusal};
 use super::training::{Candidates, TrainStream};
 use crate::learning::{Learning, LearningStatus};
-use crate::store::ledger::{FittedFacts, LedgerStore, PolicyRow, PolicyRunState, StoredPolicy};
+use crate::store::ledger::{FittedFacts, LedgerStore, Lifecycle, PolicyRow, PolicyRunState, StoredPolicy};
 use crate::training::trainer::KeptReport;
 use crate::wire::training::report_to_wire;
 use crate::wire::{json, timestamp};
@@ -75,15 +74,36 @@ impl PolicyService for Policies {
         Ok(Response::new(self.candidates.evaluate(request.into_inner(), incumbent).await?))
     }
 
-    not_yet! {
-        promote: v1::PromoteRequest => v1::PromoteResponse;
-        rollback: v1::RollbackRequest => v1::RollbackResponse;
-        set_shadow: v1::SetShadowRequest => v1::SetShadowResponse;
+    async fn promote(
+        &self,
+        request: Request<v1::PromoteRequest>,
+    ) -> Result<Response<v1::PromoteResponse>, Status> {
+        Ok(Response::new(self.do_promote(request.into_inner()).await?))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::RollbackResponse>, Status> {
+        Ok(Response::new(self.do_roll_back(request.into_inner()).await?))
+    }
+
+    async fn set_shadow(
+        &self,
+        request: Request<v1::SetShadowRequest>,
+    ) -> Result<Response<v1::SetShadowResponse>, Status> {
+        Ok(Response::new(self.do_set_shadow(request.into_inner()).await?))
     }
 }
 
 impl Policies {
     async fn all(&self) -> Result<Vec<v1::Policy>, Refusal> {
+        let roles = self.ledger.lifecycle().await?;
+        self.all_in(roles.as_ref()).await
+    }
+
+    /// All policies, newest first, the running one with its predecessor.
+    pub(super) async fn all_in(&self, roles: Option<&Lifecycle>) -> Result<Vec<v1::Policy>, Refusal> {
         let status = self.learning.status();
         let mut policies: Vec<v1::Policy> =
             self.ledger.stored_policies().await?.iter().map(|policy| served(policy, &status)).collect();
@@ -95,6 +115,11 @@ impl Policies {
                 ..v1::Policy::default()
             };
             policies.insert(0, learned(candidate, &status));
+        }
+        for policy in &mut policies {
+            let roles = roles.filter(|roles| roles.running.as_str() == policy.version);
+            let predecessor = roles.and_then(|roles| roles.predecessor.as_ref());
+            policy.predecessor = predecessor.map(|version| version.as_str().to_owned()).unwrap_or_default();
         }
         Ok(policies)
     }
@@ -138,6 +163,8 @@ fn row_to_wire(row: &PolicyRow) -> v1::Policy {
         PolicyRunState::Running => v1::PolicyState::Running,
         PolicyRunState::Retired => v1::PolicyState::Retired,
         PolicyRunState::Candidate => v1::PolicyState::Candidate,
+        PolicyRunState::Shadow => v1::PolicyState::Shadow,
+        PolicyRunState::Canary => v1::PolicyState::Canary,
     };
     let settings: BTreeMap<String, Value> = serde_json::from_str(&row.settings).unwrap_or_default();
     let text = |value: Value| match value {
@@ -154,13 +181,14 @@ fn row_to_wire(row: &PolicyRow) -> v1::Policy {
     }
 }
 
-/// The policy that learns, with how far it has come.
+/// The policy with how far it has come, where it learns.
 fn learned(policy: v1::Policy, status: &LearningStatus) -> v1::Policy {
+    let Some(learned) = status.learned.get(policy.version.as_str()) else { return policy };
     v1::Policy {
-        updates: status.updates,
-        feedback_mark: status.feedback_mark,
-        trace_mark: status.trace_mark,
-        schema_hash: status.schema.0,
+        updates: learned.updates,
+        feedback_mark: learned.feedback_mark,
+        trace_mark: learned.trace_mark,
+        schema_hash: learned.schema.0,
         ..policy
     }
 }

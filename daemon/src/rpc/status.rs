@@ -58,8 +58,16 @@ pub enum Reason {
     OneClass,
     /// A training is under way.
     TrainingRunning,
-    /// The policy is the one that runs.
+    /// The policy runs already.
     AlreadyRunning,
+    /// A canary of another policy is under way.
+    CanaryRunning,
+    /// There is no policy to return to.
+    NoPredecessor,
+    /// Nobody evaluated the policy against the running one.
+    Unevaluated,
+    /// The evaluation does not carry a promotion.
+    GateFailed,
     /// An artifact needs features of another schema.
     ArtifactSchema,
     /// What was sent is no artifact, or a damaged one.
@@ -112,6 +120,10 @@ impl Reason {
             | Self::OneClass
             | Self::TrainingRunning
             | Self::AlreadyRunning
+            | Self::CanaryRunning
+            | Self::NoPredecessor
+            | Self::Unevaluated
+            | Self::GateFailed
             | Self::ArtifactSchema
             | Self::ArtifactDamaged => Code::FailedPrecondition,
             Self::BudgetExhausted | Self::RequestCap | Self::Overloaded => Code::ResourceExhausted,
@@ -135,6 +147,10 @@ impl Reason {
             Self::OneClass => "ONE_CLASS",
             Self::TrainingRunning => "TRAINING_RUNNING",
             Self::AlreadyRunning => "ALREADY_RUNNING",
+            Self::CanaryRunning => "CANARY_RUNNING",
+            Self::NoPredecessor => "NO_PREDECESSOR",
+            Self::Unevaluated => "UNEVALUATED",
+            Self::GateFailed => "GATE_FAILED",
             Self::ArtifactSchema => "ARTIFACT_SCHEMA",
             Self::ArtifactCorrupt | Self::ArtifactDamaged => "ARTIFACT_CORRUPT",
             Self::ArtifactTooLarge => "ARTIFACT_TOO_LARGE",

@@ -10,7 +10,7 @@ use pointsman_router::hold::Ledger;
 use pointsman_router::model::PoolSource;
 use pointsman_router::pacing::Unpaced;
 use pointsman_router::pipeline::{Ports, Router};
-use pointsman_router::policy::{PolicyKind, PolicySource};
+use pointsman_router::policy::{Policy as _, PolicyKind, PolicySource};
 use pointsman_router::rules::RulesPolicy;
 use pointsman_router::trace::TraceSink;
 use serde_json::json;
@@ -23,7 +23,7 @@ use crate::booking;
 use crate::clock::{OsSeeds, SystemClock};
 use crate::config::{self, Config, PolicyChoice, PolicyConfig, Store};
 use crate::feedback::FeedbackDesk;
-use crate::learning::{Artifact, Learning, Teacher};
+use crate::learning::{Artifact, Learning, Opening, Teacher};
 use crate::money::{BudgetLedger, UNBUDGETED};
 use crate::registry::Registry;
 use crate::reports::Reports;
@@ -38,11 +38,12 @@ use crate::rpc::stats::Statistics;
 use crate::rpc::traffic::Traffic;
 use crate::rpc::training::Candidates;
 use crate::store::artifacts::ArtifactStore;
-use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
+use crate::store::ledger::{FeedbackCommitted, LedgerStore};
 use crate::store::lock::StateLock;
 use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
 use crate::training::evaluate::Evaluator;
 use crate::training::import::Importer;
+use crate::training::known::KnownPolicies;
 use crate::training::retrain::{Due, Retraining};
 use crate::training::trainer::{Ground, Trainer};
 use crate::wire::trace::Kept;
@@ -86,7 +87,7 @@ pub(super) struct Opened {
 /// What the daemon of this installation learns into.
 #[must_use]
 pub fn artifact(secret: u64) -> Artifact {
-    Artifact { settings: BanditSettings::default(), schema: Encoder::new(secret).schema() }
+    Artifact::cold(BanditSettings::default(), Encoder::new(secret).schema())
 }
 
 /// Opens everything.
@@ -100,16 +101,20 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
 
     let (tell_feedback, feedback) = mpsc::channel(LESSONS_MAX);
     let ledger = LedgerStore::open(&config.server.state_dir.join("ledger.db"), Some(tell_feedback)).await?;
-    let (traces, committed) = open_traces(&config, &ledger, &artifact).await?;
+    let (traces, committed) = open_traces(&config, &ledger).await?;
     let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
     let booked = booking::catch_up(name, &traces, &ledger).await?;
     let budget = Arc::new(BudgetLedger::open(ledger.clone(), config.budget.clone(), clock.now()).await?);
 
     let registry = Arc::new(Registry::open(backends, models, Arc::new(ledger.clone()))?);
-    let rules = rules(&config.policy);
+    let state_dir =
+        std::path::absolute(&config.server.state_dir).unwrap_or_else(|_| config.server.state_dir.clone());
+    let (artifacts, schema) = (ArtifactStore::open(&state_dir)?, artifact.basis.schema());
+    let known = KnownPolicies { artifacts: artifacts.clone(), ledger: ledger.clone(), schema };
+    let opening = opening(&config.policy, artifact, known);
+    describe(&config.policy, &opening, &ledger, &*clock).await?;
     let stores = (traces.clone(), ledger.clone());
-    let (teacher, learning) = Teacher::open(&artifact, rules, stores, Arc::clone(&clock)).await?;
-    note_running(&config.policy, &artifact, &learning, &ledger, &*clock).await?;
+    let (teacher, learning) = Teacher::open(opening, stores, Arc::clone(&clock)).await?;
 
     let ports = Ports {
         clock: Arc::clone(&clock),
@@ -120,11 +125,10 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         pacer: Arc::new(Unpaced),
         traces: Arc::new(traces.clone()) as Arc<dyn TraceSink>,
     };
-    let state_dir = std::path::absolute(&config.server.state_dir).unwrap_or(config.server.state_dir);
     let ground = Ground {
-        artifacts: ArtifactStore::open(&state_dir)?,
+        artifacts,
         state_dir: state_dir.clone(),
-        schema: artifact.schema,
+        schema,
         traces: traces.clone(),
         ledger: ledger.clone(),
         clock: Arc::clone(&clock),
@@ -159,12 +163,10 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
 async fn open_traces(
     config: &Config,
     ledger: &LedgerStore,
-    artifact: &Artifact,
 ) -> Result<(TraceStore, mpsc::UnboundedReceiver<Committed>), ServeError> {
-    let learned = ledger.load_state(artifact.version(), StateRole::Latest).await?;
     let settings = TraceStoreSettings {
         kept: Kept { content: config.settings.store_content, secret: config.settings.secret },
-        floor: ledger.booked_through().await?.max(learned.map_or(0, |state| state.trace_mark)),
+        floor: ledger.booked_through().await?.max(ledger.learned_through().await?),
         retention: traces::Retention { keep_days: config.store.keep_days, keep_bytes: config.store.keep_bytes },
         sample: config.learning.trace_sample,
         ..TraceStoreSettings::default()
@@ -174,35 +176,38 @@ async fn open_traces(
     Ok((store, committed))
 }
 
-fn rules(config: &PolicyConfig) -> Option<RulesPolicy> {
-    match config.kind {
-        PolicyChoice::Rules => Some(RulesPolicy::new(config.rules.clone(), config.default.clone())),
-        PolicyChoice::Bandit => None,
-    }
+/// What the teacher begins with: rules can decide, and be returned to, wherever there are any.
+fn opening(config: &PolicyConfig, cold: Artifact, known: KnownPolicies) -> Opening {
+    let rules_decide = match config.kind {
+        PolicyChoice::Rules => true,
+        PolicyChoice::Bandit => false,
+    };
+    let has_rules = rules_decide || !config.rules.is_empty() || !config.default.is_empty();
+    let rules = has_rules.then(|| RulesPolicy::new(config.rules.clone(), config.default.clone()));
+    Opening { cold, rules, rules_decide, candidates: Arc::new(known), exploration: config.exploration }
 }
 
-/// Writes down which policy serves from now on, with its settings for people.
-async fn note_running(
+/// Writes down the policy that the configuration asks for, with its settings for people.
+async fn describe(
     config: &PolicyConfig,
-    artifact: &Artifact,
-    learning: &Learning,
+    opening: &Opening,
     ledger: &LedgerStore,
     clock: &dyn Clock,
 ) -> Result<(), ServeError> {
-    let status = learning.status();
-    let settings = match status.kind {
-        PolicyKind::Rules => {
-            let rules = config.rules.iter().map(|(task, models)| (task.as_str(), json!(models)));
-            rules.chain([("default", json!(config.default))]).collect::<serde_json::Value>()
+    let (version, kind, settings) = match opening.rules.as_ref().filter(|_| opening.rules_decide) {
+        Some(rules) => {
+            let settings = config.rules.iter().map(|(task, models)| (task.as_str(), json!(models)));
+            let settings = settings.chain([("default", json!(config.default))]).collect::<serde_json::Value>();
+            (rules.version().clone(), PolicyKind::Rules, settings)
         }
-        PolicyKind::Classifier | PolicyKind::Bandit | PolicyKind::Reference => {
-            let BanditSettings { alpha, floor, prior, overlap, .. } = artifact.settings;
-            json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
-                   "prior_surface": prior.surface, "prior_sparse": prior.sparse})
+        None => {
+            let BanditSettings { alpha, floor, prior, overlap, .. } = BanditSettings::default();
+            let settings = json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
+                   "prior_surface": prior.surface, "prior_sparse": prior.sparse});
+            (opening.cold.version(), PolicyKind::Bandit, settings)
         }
     };
-    let kind = status.kind.as_str().to_owned();
-    ledger.run_policy(status.running, kind, settings.to_string(), clock.now()).await?;
+    ledger.describe_policy(version, kind.as_str().to_owned(), settings.to_string(), clock.now()).await?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 pub mod log;
 pub mod rows;
+pub mod known;
 pub mod foreign;
 pub mod lines;
 pub mod import;

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::learning::tests::{School, artifact, lesson};
+use crate::store::StoreError;
 use crate::store::ledger::PolicyState;
 
 /// A folder in which six labels were learned and saved.
@@ -54,21 +55,21 @@ async fn every_flipped_byte_of_the_saved_state_is_found() {
     for at in (0..saved.bytes.len()).step_by(saved.bytes.len() / 20) {
         let mut bytes = saved.bytes.clone();
         bytes[at] ^= 0x10;
-        ledger.save_state(PolicyState { bytes, ..saved.clone() }).await.unwrap();
+        ledger.save_states(vec![PolicyState { bytes, ..saved.clone() }]).await.unwrap();
         let found = verify(folder.path(), &artifact()).await;
         assert!(matches!(found, Err(LearningError::State { .. })), "{at}: {found:?}");
     }
     let short = PolicyState { bytes: saved.bytes[..40].to_vec(), ..saved.clone() };
-    ledger.save_state(short).await.unwrap();
+    ledger.save_states(vec![short]).await.unwrap();
     let found = verify(folder.path(), &artifact()).await;
     assert!(matches!(found, Err(LearningError::State { cause: StateError::Damaged | StateError::Truncated, .. })));
     // Sound bytes of a state that learned something else.
-    let (mut other, _) = (Online::from_bytes(&saved.bytes, artifact().settings, artifact().schema).unwrap(), ());
+    let (mut other, _) = (artifact().basis.restore(&saved.bytes).unwrap(), ());
     let (features, model) = (lesson(1).features, ModelName::from("large"));
     other.teach(6, &Lesson { features: &features, model: &model, old: None, new: Some(1.0) });
-    ledger.save_state(PolicyState { bytes: other.to_bytes(), ..saved.clone() }).await.unwrap();
+    ledger.save_states(vec![PolicyState { bytes: other.to_bytes(), ..saved.clone() }]).await.unwrap();
     check(&folder, false).await;
-    ledger.save_state(saved).await.unwrap();
+    ledger.save_states(vec![saved]).await.unwrap();
     check(&folder, true).await;
 }
 

@@ -15,6 +15,7 @@ mod harness;
 mod lifecycle;
 mod models;
 mod money;
+mod promotion;
 mod replay;
 mod stream;
 mod traffic;

@@ -234,7 +234,7 @@ impl PoolSource for Pools {
 struct OnePolicy(Arc<Snapshot>);
 
 impl PolicySource for OnePolicy {
-    fn current(&self) -> Arc<Snapshot> {
+    fn current(&self, _: u64) -> Arc<Snapshot> {
         Arc::clone(&self.0)
     }
 }

@@ -18,7 +18,7 @@ use pointsman_router::trace::Trace;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use tokio::sync::oneshot;
 
-use super::{LedgerStore, kept, number, verdict};
+use super::{LedgerStore, answer, kept, number, verdict};
 use crate::store::{StoreError, unreadable};
 
 /// Feedback that was held against its trace.
@@ -91,6 +91,8 @@ pub struct FeedbackCommitted {
     pub row: FeedbackRow,
     /// The labels of the same decision before this row.
     pub labels_before: Labels,
+    /// The score of its merged answer before this row, and with it.
+    pub answer: (Option<f64>, Option<f64>),
     /// The trace that it judges and its place, where it is at hand: live, not in a scan.
     pub trace: Option<(u64, Arc<Trace>)>,
 }
@@ -201,7 +203,8 @@ impl LedgerStore {
                 rows.into_iter()
                     .map(|row| {
                         let labels_before = labels(conn, row.feedback.decision, row.seq)?;
-                        Ok(FeedbackCommitted { row, labels_before, trace: None })
+                        let answer = answer::around(&entries(conn, row.feedback.decision)?, row.seq);
+                        Ok(FeedbackCommitted { row, labels_before, answer, trace: None })
                     })
                     .collect()
             })
@@ -333,13 +336,14 @@ fn record(
     let entry = FeedbackRow::entry_of(&feedback, entries.last().map_or(0, |e| e.seq) + 1);
     entries.push(entry);
     let labels = label(&entries);
+    let answer = answer::around(&entries, entries.last().map_or(0, |entry| entry.seq));
     count(tx, &feedback, corrected)?;
     count_labels(tx, &feedback.task, &labels_before, &labels)?;
     let seq = insert(tx, &feedback, corrects, &labels)?;
     let status = if corrects.is_some() { AckStatus::Corrected } else { AckStatus::Recorded };
     let ack = Ack { status, seq, score: feedback.score };
     let row = FeedbackRow { seq, feedback, corrects, orphan: false, labels };
-    Ok((ack, Some(FeedbackCommitted { row, labels_before, trace: None })))
+    Ok((ack, Some(FeedbackCommitted { row, labels_before, answer, trace: None })))
 }
 
 pub(super) fn insert(

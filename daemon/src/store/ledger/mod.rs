@@ -7,11 +7,13 @@
 //! Rows are small and few per request: feedback is the only table that grows with traffic, money is
 //! booked in sums.
 
+mod answer;
 mod budget;
 mod candidates;
 mod feedback;
 mod idempotency;
 mod imported;
+mod lifecycle;
 mod overrides;
 mod said;
 mod schema;
@@ -29,6 +31,7 @@ pub use candidates::{FittedFacts, NewCandidate, StoredPolicy};
 pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};
 pub use idempotency::{Begin, KEEP as IDEMPOTENCY_KEEP};
 pub use imported::ImportedFeedback;
+pub use lifecycle::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, Trial};
 pub use said::{Said, said_of};
 pub use state::{PolicyRow, PolicyRunState, PolicyState, StateRole};
 

@@ -6,7 +6,8 @@
 use crate::store::Migration;
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[Migration] = &[Migration::new(FIRST), Migration::new(FITTED), Migration::new(IMPORTED)];
+pub(super) const STEPS: &[Migration] =
+    &[Migration::new(FIRST), Migration::new(FITTED), Migration::new(IMPORTED), Migration::new(LIFECYCLE)];
 
 const FIRST: &str = "
 CREATE TABLE feedback (
@@ -120,4 +121,33 @@ ALTER TABLE policies ADD COLUMN predecessor TEXT;
 /// Feedback that came with traces from elsewhere: when.
 const IMPORTED: &str = "
 ALTER TABLE feedback ADD COLUMN imported_at_micros INTEGER;
+";
+
+/// Who decides, who decided before and who is on trial, in one row, so that it changes as one; what the
+/// trials have counted; and what was done to policies, which is only ever added to.
+const LIFECYCLE: &str = "
+CREATE TABLE lifecycle (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    body TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE trials (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    body TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_micros INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    from_version TEXT,
+    to_version TEXT NOT NULL,
+    share REAL,
+    forced INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_of_version ON audit (to_version, action);
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
+CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
 ";

@@ -6,7 +6,7 @@
 
 use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::PolicyVersion;
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::{LedgerStore, kept, number};
 use crate::store::{StoreError, unreadable};
@@ -50,7 +50,7 @@ pub struct PolicyState {
     pub bytes: Vec<u8>,
 }
 
-/// Whether a policy serves.
+/// What a policy is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyRunState {
     /// It decides.
@@ -59,6 +59,10 @@ pub enum PolicyRunState {
     Retired,
     /// It was trained or installed, and waits to be promoted.
     Candidate,
+    /// It decides beside the one that serves; nobody is called on its word.
+    Shadow,
+    /// It decides for a share of the requests.
+    Canary,
 }
 
 impl PolicyRunState {
@@ -67,51 +71,43 @@ impl PolicyRunState {
             Self::Running => "running",
             Self::Retired => "retired",
             Self::Candidate => "candidate",
+            Self::Shadow => "shadow",
+            Self::Canary => "canary",
         }
     }
 }
 
-/// A policy that serves or has served.
+/// A policy that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyRow {
     /// Its version.
     pub version: PolicyVersion,
     /// Its kind.
     pub kind: String,
-    /// Whether it serves.
+    /// What it is used for.
     pub state: PolicyRunState,
-    /// When it first served.
+    /// When it was first known.
     pub created_at: Timestamp,
     /// What it was made of, as JSON.
     pub settings: String,
 }
 
 impl LedgerStore {
-    /// Keeps a learned state, in place of an earlier one of the same policy and role.
+    /// Keeps learned states, all or none, each in place of an earlier one of the same policy and role.
     ///
     /// # Errors
-    /// What the store met: then the earlier one stays.
-    pub async fn save_state(&self, state: PolicyState) -> Result<(), StoreError> {
-        self.writer
-            .run(move |tx| {
-                tx.prepare_cached(
-                    "INSERT OR REPLACE INTO policy_state
-                     (version, role, kind, created_at_micros, feedback_mark, trace_mark, updates, bytes)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                )?
-                .execute(params![
-                    state.version.as_str(),
-                    state.role.as_str(),
-                    state.kind,
-                    state.created_at.micros(),
-                    kept(state.feedback_mark),
-                    kept(state.trace_mark),
-                    kept(state.updates),
-                    state.bytes,
-                ])
-                .map(|_| ())
-            })
-            .await
+    /// What the store met: then the earlier ones stay.
+    pub async fn save_states(&self, states: Vec<PolicyState>) -> Result<(), StoreError> {
+        self.writer.run(move |tx| states.iter().try_for_each(|state| save(tx, state))).await
+    }
+
+    /// The sequence of the last trace that is in any learned state; zero where there is none.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn learned_through(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT ifnull(max(trace_mark), 0) FROM policy_state";
+        self.readers.read(move |conn| conn.query_row(sql, (), |row| number(row, 0))).await
     }
 
     /// The learned state of a policy, where one was kept.
@@ -146,12 +142,11 @@ impl LedgerStore {
             .await
     }
 
-    /// Notes that a policy serves from now on; whichever served before is retired. A version that
-    /// served before keeps its first date.
+    /// Notes what a policy is made of; one that was known keeps its first date and its state.
     ///
     /// # Errors
     /// What the store met: then nothing changed.
-    pub async fn run_policy(
+    pub async fn describe_policy(
         &self,
         version: PolicyVersion,
         kind: String,
@@ -160,12 +155,10 @@ impl LedgerStore {
     ) -> Result<(), StoreError> {
         self.writer
             .run(move |tx| {
-                let (running, retired) = (PolicyRunState::Running.as_str(), PolicyRunState::Retired.as_str());
-                tx.execute("UPDATE policies SET state = ?1 WHERE state = ?2", [retired, running])?;
                 tx.execute(
                     "INSERT INTO policies (version, kind, state, created_at_micros, settings) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT (version) DO UPDATE SET state = excluded.state",
-                    params![version.as_str(), kind, running, now.micros(), settings],
+                     ON CONFLICT (version) DO UPDATE SET kind = excluded.kind, settings = excluded.settings",
+                    params![version.as_str(), kind, PolicyRunState::Candidate.as_str(), now.micros(), settings],
                 )
                 .map(|_| ())
             })
@@ -189,6 +182,25 @@ impl LedgerStore {
     }
 }
 
+fn save(tx: &Transaction<'_>, state: &PolicyState) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO policy_state
+         (version, role, kind, created_at_micros, feedback_mark, trace_mark, updates, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        state.version.as_str(),
+        state.role.as_str(),
+        state.kind,
+        state.created_at.micros(),
+        kept(state.feedback_mark),
+        kept(state.trace_mark),
+        kept(state.updates),
+        state.bytes,
+    ])
+    .map(|_| ())
+}
+
 /// What [`policy_row`] reads, from the first column on.
 pub(super) const POLICY_COLUMNS: &str = "version, kind, state, created_at_micros, settings";
 
@@ -197,6 +209,8 @@ pub(super) fn policy_row(row: &Row<'_>) -> rusqlite::Result<PolicyRow> {
         "running" => PolicyRunState::Running,
         "retired" => PolicyRunState::Retired,
         "candidate" => PolicyRunState::Candidate,
+        "shadow" => PolicyRunState::Shadow,
+        "canary" => PolicyRunState::Canary,
         other => return Err(unreadable(2, format!("`{other}` is no state of a policy"))),
     };
     Ok(PolicyRow {

@@ -237,12 +237,41 @@ async fn learned_states_policies_and_overrides_survive() {
         updates: mark + 2,
         bytes: vec![1, 2, 255],
     };
-    store.save_state(state(StateRole::Base, 1)).await.unwrap();
-    store.save_state(state(StateRole::Latest, 2)).await.unwrap();
-    store.save_state(state(StateRole::Latest, 7)).await.unwrap();
+    store.save_states(vec![state(StateRole::Base, 1)]).await.unwrap();
+    store.save_states(vec![state(StateRole::Latest, 2)]).await.unwrap();
+    store.save_states(vec![state(StateRole::Latest, 7)]).await.unwrap();
+    let roles = |running: &str, shadow: Option<&str>| Lifecycle {
+        configured: "c".to_owned(),
+        by_config: false,
+        running: running.into(),
+        running_since: at(1),
+        predecessor: Some("bandit-1".into()),
+        shadow: shadow.map(|version| Trial { version: version.into(), since: at(2), marks: (3, 4) }),
+        canary: None,
+    };
+    let entry = |to: &str, share| AuditEntry {
+        at: at(7),
+        action: PolicyAction::Promoted,
+        actor: "caller".to_owned(),
+        from: Some("rules-1".into()),
+        to: to.into(),
+        share,
+        forced: true,
+        reason: "for a test".to_owned(),
+    };
     for (name, time) in [("rules-1", 1), ("bandit-1", 2), ("rules-1", 3)] {
-        store.run_policy(PolicyVersion::new(name), "kind".to_owned(), "{}".to_owned(), at(time)).await.unwrap();
+        store
+            .describe_policy(PolicyVersion::new(name), "kind".to_owned(), "{}".to_owned(), at(time))
+            .await
+            .unwrap();
+        let other = Some("other").filter(|_| time < 3);
+        let kinds = other.map(|other| (PolicyVersion::new(other), "bandit")).into_iter().collect();
+        store.change_policies(roles(name, other), vec![entry(name, None)], kinds).await.unwrap();
     }
+    store.audit(entry("late", Some(0.5))).await.unwrap();
+    let cut = store.writer.run(|tx| tx.execute("DELETE FROM audit", ())).await;
+    assert!(cut.is_err(), "the audit log was cut");
+    store.save_trials("{}".to_owned()).await.unwrap();
     let mut change = Override::none(ModelName::new("m"));
     store.save(change.clone()).await.unwrap();
     change.disabled = true;
@@ -257,9 +286,14 @@ async fn learned_states_policies_and_overrides_survive() {
         store.policies().await.unwrap().into_iter().map(|p| (p.version, p.state, p.created_at)).collect();
     let expected = [
         (version, PolicyRunState::Retired, at(2)),
+        (PolicyVersion::new("other"), PolicyRunState::Candidate, at(1)),
         (PolicyVersion::new("rules-1"), PolicyRunState::Running, at(1)),
     ];
     assert_eq!(policies, expected);
+    assert_eq!(store.lifecycle().await, Ok(Some(roles("rules-1", None))));
+    let log = store.audit_log(2).await.unwrap();
+    assert_eq!(log, [entry("late", Some(0.5)), entry("rules-1", None)]);
+    assert_eq!(store.load_trials().await, Ok(Some("{}".to_owned())));
     assert_eq!(store.load(), Ok(vec![change]));
 }
 

@@ -138,6 +138,7 @@ fn case(
     let contenders: Vec<Contender> = on_offer.iter().map(|candidate| contender(candidate)).collect();
     let ask = Ask {
         features: &trace.features,
+        projected: &policy.project(&trace.features),
         task: &decision.task.name,
         objective: decision.objective,
         caller_ref: None,

@@ -124,7 +124,7 @@ fn modelled(cases: &Cases) -> Result<Vec<f64>, EvaluationError> {
         }
     }
     let design = Design { features: &features, dims, folds: &folds };
-    Ok(RewardModel::fit(&design, cases.models.len(), &labels, Ridge::default())?.predict_all(&design))
+    Ok(RewardModel::fit(&design, cases.models.len(), &labels, &Ridge::default())?.predict_all(&design))
 }
 
 fn judged(here: &Here<'_>) -> Judged {

@@ -1,0 +1,126 @@
+//! Promote, Rollback and SetShadow: who decides. The teacher changes the roles; here a call becomes a
+//! wish, and the new roles become a reply.
+
+use pointsman_proto::v1;
+use pointsman_router::check::{BadRequest, Problem};
+use pointsman_router::ids::PolicyVersion;
+
+use super::policy::Policies;
+use super::status::{Reason, Refusal};
+use crate::learning::{ArtifactFault, ChangeError, LearningError, Refused, Wish};
+use crate::store::ledger::{CanaryEnd, CanaryLife, Lifecycle};
+use crate::wire::timestamp;
+
+/// Longest reason of a change, in bytes.
+const REASON_BYTES_MAX: usize = 1_024;
+
+impl Policies {
+    pub(super) async fn do_promote(&self, asked: v1::PromoteRequest) -> Result<v1::PromoteResponse, Refusal> {
+        let v1::PromoteRequest { version, share, force, reason } = asked;
+        let share = share.unwrap_or(1.0);
+        if version.is_empty() {
+            return Err(BadRequest::of("version", Problem::Missing).into());
+        }
+        // What is no number is out of range, too.
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(BadRequest::of("share", Problem::out_of_range("above 0 to 1")).into());
+        }
+        let wish = Wish { forced: force, ..wish(reason)? };
+        let version = PolicyVersion::from(version);
+        let roles = self.learning.promote(version.clone(), share, wish).await?;
+        let canary = roles.open_canary().map(canary_to_wire);
+        Ok(v1::PromoteResponse { policy: self.find(&version, &roles).await?, canary })
+    }
+
+    pub(super) async fn do_roll_back(&self, asked: v1::RollbackRequest) -> Result<v1::RollbackResponse, Refusal> {
+        let before = self.ledger.lifecycle().await?;
+        let roles = self.learning.roll_back(wish(asked.reason)?).await?;
+        let left = before.as_ref().map(|before| match before.open_canary() {
+            Some(canary) => &canary.trial.version,
+            None => &before.running,
+        });
+        let rolled_back = match left {
+            Some(version) => self.find(version, &roles).await?,
+            None => None,
+        };
+        Ok(v1::RollbackResponse { policy: self.find(&roles.running, &roles).await?, rolled_back })
+    }
+
+    pub(super) async fn do_set_shadow(
+        &self,
+        asked: v1::SetShadowRequest,
+    ) -> Result<v1::SetShadowResponse, Refusal> {
+        let version = (!asked.version.is_empty()).then(|| PolicyVersion::from(asked.version));
+        let roles = self.learning.set_shadow(version.clone(), wish(String::new())?).await?;
+        let policy = match version {
+            Some(version) => self.find(&version, &roles).await?,
+            None => None,
+        };
+        Ok(v1::SetShadowResponse { policy })
+    }
+
+    async fn find(&self, version: &PolicyVersion, roles: &Lifecycle) -> Result<Option<v1::Policy>, Refusal> {
+        let all = self.all_in(Some(roles)).await?;
+        Ok(all.into_iter().find(|policy| policy.version == version.as_str()))
+    }
+}
+
+fn wish(reason: String) -> Result<Wish, Refusal> {
+    if reason.len() > REASON_BYTES_MAX {
+        return Err(BadRequest::of("reason", Problem::out_of_range("at most 1024 bytes")).into());
+    }
+    Ok(Wish { actor: "caller", reason, forced: false })
+}
+
+/// A canary as the wire has it, without its figures.
+pub(super) fn canary_to_wire(canary: &CanaryLife) -> v1::Canary {
+    let verdict = match canary.ended {
+        None => v1::CanaryVerdict::Undecided,
+        Some((_, CanaryEnd::RolledBack)) => v1::CanaryVerdict::RolledBack,
+        Some((_, CanaryEnd::Promoted)) => v1::CanaryVerdict::Promoted,
+        Some((_, CanaryEnd::Stopped)) => v1::CanaryVerdict::Stopped,
+    };
+    v1::Canary {
+        version: canary.trial.version.as_str().to_owned(),
+        incumbent_version: canary.incumbent.as_str().to_owned(),
+        share: canary.share,
+        started_at: Some(timestamp(canary.trial.since)),
+        ended_at: canary.ended.map(|(at, _)| timestamp(at)),
+        verdict: verdict.into(),
+        ..v1::Canary::default()
+    }
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ChangeError::Unknown { .. } => Self::new(Reason::UnknownPolicy, message),
+            ChangeError::Refused(refused) => refused.into(),
+            ChangeError::Artifact(ArtifactFault::Schema { .. }) => Self::new(Reason::ArtifactSchema, message),
+            ChangeError::Artifact(ArtifactFault::Corrupt { .. }) => Self::new(Reason::ArtifactCorrupt, message),
+            ChangeError::Artifact(ArtifactFault::Store(error))
+            | ChangeError::Learning(LearningError::Store(error)) => error.into(),
+            ChangeError::Learning(LearningError::State { .. }) => Self::new(Reason::Internal, message),
+        }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            Refused::AlreadyRunning { .. } => Self::new(Reason::AlreadyRunning, message),
+            Refused::CanaryRunning { version } => {
+                Self::new(Reason::CanaryRunning, message).with("canary_version", version.as_str())
+            }
+            Refused::NoPredecessor { .. } => Self::new(Reason::NoPredecessor, message),
+            Refused::Unevaluated { running, .. } => {
+                Self::new(Reason::Unevaluated, message).with("incumbent_version", running.as_str())
+            }
+            Refused::GateFailed { failed, .. } => {
+                Self::new(Reason::GateFailed, message).with("conditions", failed.join(","))
+            }
+        }
+    }
+}

@@ -15,6 +15,7 @@ mod later;
 pub mod policy;
 mod promotion;
 pub mod reading;
+mod report;
 pub mod router;
 pub mod stats;
 pub mod status;

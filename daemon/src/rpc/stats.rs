@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::export::{self, Export};
 use super::later::not_yet;
+use super::policy::Policies;
 use super::reading::{TraceReader, Wanted};
 use super::status::{Reason, Refusal};
 use super::tables;
@@ -40,6 +41,8 @@ const DELETE_MAX: usize = 10_000;
 pub struct Statistics {
     /// What happened to each request and what was said of it.
     pub reader: TraceReader,
+    /// The policies and how they do.
+    pub policies: Policies,
     /// Lets rows go.
     pub retention: Retention,
     /// The models of the moment.
@@ -150,9 +153,16 @@ impl StatsService for Statistics {
         }))
     }
 
+    async fn get_report(
+        &self,
+        request: Request<v1::GetReportRequest>,
+    ) -> Result<Response<v1::GetReportResponse>, Status> {
+        self.reader.see_own_writes().await;
+        Ok(Response::new(self.policies.report(request.into_inner()).await?))
+    }
+
     not_yet! {
         import_traces: Streaming<v1::ImportTracesRequest> => v1::ImportTracesResponse;
-        get_report: v1::GetReportRequest => v1::GetReportResponse;
     }
 }
 

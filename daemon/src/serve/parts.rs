@@ -195,6 +195,7 @@ impl Parts {
         let settings = self.router.settings();
         let secret = settings.secret;
         let pools = Arc::clone(&self.registry) as Arc<dyn PoolSource>;
+        let policies = Policies { learning: self.learning.clone(), ledger: self.ledger.clone() };
         Services {
             routing: Routing {
                 router: Arc::clone(&self.router),
@@ -209,6 +210,7 @@ impl Parts {
             },
             statistics: Statistics {
                 reader: TraceReader { traces: self.traces.clone(), ledger: self.ledger.clone() },
+                policies: policies.clone(),
                 retention: self.retention(),
                 pools,
                 clock: Arc::clone(&clock),
@@ -217,7 +219,7 @@ impl Parts {
                 store_content: settings.store_content,
                 message_bytes_max: self.message_bytes_max,
             },
-            policies: Policies { learning: self.learning.clone(), ledger: self.ledger.clone() },
+            policies,
             administration: Administration {
                 registry: Arc::clone(&self.registry),
                 budget: Arc::clone(&self.budget),

@@ -20,6 +20,7 @@ mod candidates;
 mod changes;
 mod class;
 mod handle;
+mod opening;
 mod published;
 mod report;
 mod roles;
@@ -31,11 +32,12 @@ mod trials;
 pub use candidates::{ArtifactFault, Candidates, NoCandidates};
 pub use changes::ChangeError;
 pub use handle::Learning;
+pub use opening::Opening;
 pub use published::{Learned, LearningStatus, Published};
 pub use report::{CanaryFigures, LiveFigures, Report, ShadowFigures};
 pub use roles::{Promotion, Refused, Standing, Wish};
 pub use student::{Artifact, LearningError, Student};
-pub use teacher::{Opening, Streams, Teacher};
+pub use teacher::{Streams, Teacher};
 
 #[cfg(test)]
 pub(crate) mod tests;

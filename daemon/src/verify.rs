@@ -9,6 +9,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use anyhow::Context as _;
 use pointsman_learner::online::Online;
 use pointsman_router::bandit::BanditSettings;
 use pointsman_router::encode::Encoder;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::backends::Loaded;
 use crate::config;
-use crate::learning::{Artifact, LearningError};
+use crate::learning::{Artifact, Candidates, LearningError, NoCandidates};
 use crate::store::ledger::{LedgerStore, StateRole};
 use crate::store::lock::StateLock;
 use crate::store::traces::{TraceStore, TraceStoreSettings};
@@ -44,18 +45,52 @@ pub async fn main(loaded: Loaded, out: &mut impl Write) -> anyhow::Result<()> {
     let state_dir = &loaded.config.server.state_dir;
     let secret = config::installation_secret(state_dir)?;
     let artifact = Artifact::cold(BanditSettings::default(), Encoder::new(secret).schema());
-    let found = verify(state_dir, &artifact).await?;
-    let Verified { feedback_mark, trace_mark, labels, .. } = found;
-    let rows = if found.from_base { "the rows since the base" } else { "all rows" };
+    say(&verify(state_dir, &artifact).await?, &artifact, out)?;
+    for other in others(state_dir, &artifact, &NoCandidates).await? {
+        say(&verify(state_dir, &other).await?, &other, out)?;
+    }
+    Ok(())
+}
+
+fn say(found: &Verified, artifact: &Artifact, out: &mut impl Write) -> anyhow::Result<()> {
+    let Verified { equal, feedback_mark, trace_mark, labels, from_base } = found;
+    let rows = if *from_base { "the rows since the base" } else { "all rows" };
     anyhow::ensure!(
-        found.equal,
-        "the learned state differs from a rebuild of {rows} (feedback {feedback_mark}, trace {trace_mark})"
+        equal,
+        "the learned state of {} differs from a rebuild of {rows} (feedback {feedback_mark}, trace {trace_mark})",
+        artifact.version()
     );
     writeln!(
         out,
-        "the learned state equals a rebuild of {rows} bit for bit: {labels} labels, feedback {feedback_mark}, trace {trace_mark}"
+        "the learned state equals a rebuild of {rows} bit for bit: {labels} labels, feedback {feedback_mark}, trace {trace_mark} ({})",
+        artifact.version()
     )?;
     Ok(())
+}
+
+/// The other policies of a state folder that have a role and learn.
+///
+/// # Errors
+/// A store that cannot be read, and a policy whose artifact is gone.
+pub async fn others(
+    state_dir: &Path,
+    cold: &Artifact,
+    candidates: &dyn Candidates,
+) -> anyhow::Result<Vec<Artifact>> {
+    let _lock = StateLock::take(state_dir)?;
+    let ledger = LedgerStore::open(&state_dir.join("ledger.db"), None).await?;
+    let mut others = Vec::new();
+    if let Some(roles) = ledger.lifecycle().await? {
+        for version in roles.named().into_iter().filter(|version| **version != cold.version()) {
+            // Rules learn nothing, so nothing is kept of them.
+            if ledger.load_state(version.clone(), StateRole::Latest).await?.is_some() {
+                let artifact = candidates.load(version.clone()).await?;
+                others.push(artifact.with_context(|| format!("the artifact of `{version}` is gone"))?);
+            }
+        }
+    }
+    ledger.close().await?;
+    Ok(others)
 }
 
 /// Verifies the state of this artifact in a state folder.

@@ -71,11 +71,12 @@ pub(super) struct Layered {
 enum Form {
     Text,
     Whole,
+    Number,
     Flag,
 }
 
 /// Every setting that a variable can set.
-const SETTINGS: [(&str, &str, Form); 17] = [
+const SETTINGS: [(&str, &str, Form); 18] = [
     ("server", "listen", Form::Text),
     ("server", "reflection", Form::Flag),
     ("server", "state_dir", Form::Text),
@@ -86,6 +87,7 @@ const SETTINGS: [(&str, &str, Form); 17] = [
     ("policy", "calls_max_default", Form::Whole),
     ("policy", "attempts_max", Form::Whole),
     ("policy", "answer_value_usd_micros", Form::Whole),
+    ("policy", "exploration", Form::Number),
     ("budget", "name", Form::Text),
     ("budget", "amount_usd", Form::Text),
     ("budget", "window", Form::Text),
@@ -141,6 +143,7 @@ impl Form {
         match self {
             Self::Text => as_text(),
             Self::Whole => text.parse().map_or_else(|_| as_text(), Value::Integer),
+            Self::Number => text.parse().map_or_else(|_| as_text(), Value::Float),
             Self::Flag => text.parse().map_or_else(|_| as_text(), Value::Boolean),
         }
     }

@@ -133,8 +133,12 @@ impl Teacher {
         self.ledger.change_policies(roles.clone(), entries.clone(), kinds).await?;
         self.roles = roles;
         self.class.dismiss_all_but(&self.roles.named());
-        self.trials.follow(&self.roles, now);
+        self.trials.follow(&self.roles);
         self.publish();
+        // The change stands; counts that are not saved now are saved with the next states.
+        if let Err(error) = self.ledger.save_trials(self.trials.body()?).await {
+            tracing::warn!(%error, "what was counted could not be saved");
+        }
         entries.iter().for_each(log);
         Ok(())
     }
@@ -192,3 +196,6 @@ pub(super) fn log(entry: &AuditEntry) {
         "policy changed"
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ pub(super) enum Ask {
     /// them.
     Save { role: StateRole, through: (u64, u64), done: oneshot::Sender<Result<(), StoreError>> },
     /// How policies on trial do.
-    Report { done: oneshot::Sender<Report> },
+    Report { done: oneshot::Sender<Result<Report, StoreError>> },
     /// To change the roles.
     Change { change: Change, done: oneshot::Sender<Result<Lifecycle, ChangeError>> },
 }
@@ -125,11 +125,11 @@ impl Learning {
     /// Who has which role, and how those on trial do.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] when the teacher is gone.
+    /// What a store met, [`StoreError::Closed`] when the teacher is gone.
     pub async fn report(&self) -> Result<Report, StoreError> {
         let (done, report) = oneshot::channel();
         self.asks.send(Ask::Report { done }).await.map_err(|_| StoreError::Closed)?;
-        report.await.map_err(|_| StoreError::Closed)
+        report.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn change(&self, change: Change) -> Result<Lifecycle, ChangeError> {

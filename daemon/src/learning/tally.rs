@@ -142,9 +142,10 @@ pub(super) struct LiveTally {
 }
 
 impl LiveTally {
-    /// Counts from now on, or from when the shadow began.
-    pub(super) fn new(roles: &Lifecycle, now: Timestamp) -> Self {
-        let since = roles.shadow.as_ref().map_or(now, |shadow| shadow.since);
+    /// Counts from when the policy began to run, or from when the shadow beside it began.
+    pub(super) fn new(roles: &Lifecycle) -> Self {
+        let since =
+            roles.shadow.as_ref().map_or(roles.running_since, |trial| trial.since.max(roles.running_since));
         let (version, scores) = (roles.running.clone(), Mean::default());
         Self { version, since, rows: 0, cost_nanos: 0.0, scores }
     }

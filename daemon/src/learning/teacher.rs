@@ -6,18 +6,14 @@ use std::time::Duration;
 use pointsman_router::clock::Clock;
 use pointsman_router::explore::Explored;
 use pointsman_router::ids::PolicyVersion;
-use pointsman_router::policy::{Policy as _, Snapshot};
-use pointsman_router::rules::RulesPolicy;
+use pointsman_router::policy::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::candidates::{Candidates, NoCandidates};
 use super::class::Class;
-use super::handle::{Ask, Learning};
+use super::handle::Ask;
 use super::published::{Arms, LearningStatus, Published};
 use super::report::Report;
-use super::roles::{self, Changed, Configured};
-use super::student::{Artifact, LearningError};
 use super::trials::{Bench, Trials};
 use crate::store::StoreError;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore, Lifecycle, StateRole};
@@ -27,8 +23,6 @@ use crate::store::traces::{Committed, TraceStore};
 pub(super) const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 /// How often what was learned is saved.
 pub(super) const SAVE_EVERY: Duration = Duration::from_secs(30);
-/// Requests to the teacher that wait, at most.
-const ASKS_MAX: usize = 16;
 
 /// Learns while the daemon runs.
 #[derive(Debug)]
@@ -36,15 +30,15 @@ pub struct Teacher {
     pub(super) class: Class,
     pub(super) roles: Lifecycle,
     pub(super) trials: Trials,
-    bench: Bench,
-    exploration: f64,
-    published: Arc<Published>,
-    status: watch::Sender<LearningStatus>,
-    asks: mpsc::Receiver<Ask>,
+    pub(super) bench: Bench,
+    pub(super) exploration: f64,
+    pub(super) published: Arc<Published>,
+    pub(super) status: watch::Sender<LearningStatus>,
+    pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) traces: TraceStore,
     pub(super) ledger: LedgerStore,
     pub(super) clock: Arc<dyn Clock>,
-    unsaved: bool,
+    pub(super) unsaved: bool,
 }
 
 /// What the teacher listens to, each in its own order.
@@ -56,112 +50,7 @@ pub struct Streams {
     pub committed: mpsc::Receiver<Committed>,
 }
 
-/// What a teacher begins with.
-#[derive(Debug)]
-pub struct Opening {
-    /// The bandit that begins from nothing.
-    pub cold: Artifact,
-    /// The rules, where there are any.
-    pub rules: Option<RulesPolicy>,
-    /// Whether the configuration asks for the rules to decide, and not for the bandit.
-    pub rules_decide: bool,
-    /// Policies that were trained or installed.
-    pub candidates: Arc<dyn Candidates>,
-    /// The share of the picks that the running policy gives to exploration.
-    pub exploration: f64,
-}
-
-impl Opening {
-    /// The bandit that begins from nothing, and nobody else.
-    #[must_use]
-    pub fn of(cold: Artifact) -> Self {
-        Self { cold, rules: None, rules_decide: false, candidates: Arc::new(NoCandidates), exploration: 0.0 }
-    }
-
-    fn configured(&self) -> Configured {
-        match self.rules.as_ref().filter(|_| self.rules_decide) {
-            // Other rules are another wish.
-            Some(rules) => Configured { key: rules.version().to_string(), version: rules.version().clone() },
-            // The bandit is the bandit, whatever version of it this program has.
-            None => Configured { key: "bandit".to_owned(), version: self.cold.version() },
-        }
-    }
-}
-
 impl Teacher {
-    /// Loads what was saved, gives everybody the roles of before, learns what was committed since, and
-    /// publishes it.
-    ///
-    /// # Errors
-    /// [`LearningError`] when the saved state or a store cannot be read.
-    pub async fn open(
-        opening: Opening,
-        (traces, ledger): (TraceStore, LedgerStore),
-        clock: Arc<dyn Clock>,
-    ) -> Result<(Self, Learning), LearningError> {
-        let configured = opening.configured();
-        let Opening { cold, rules, candidates, exploration, .. } = opening;
-        let schema = cold.basis.schema();
-        let mut class = Class::new(cold.student(&ledger, StateRole::Latest).await?, rules);
-        let before = ledger.lifecycle().await?;
-        let begun = roles::begin(before.as_ref(), &configured, clock.now());
-        let mut changed = match (begun, before) {
-            (Some(changed), _) => changed,
-            (None, Some(roles)) => Changed { roles, entries: Vec::new() },
-            (None, None) => return Err(StoreError::Corrupt { detail: "no policy has a role".to_owned() }.into()),
-        };
-        for version in changed.roles.named().into_iter().cloned().collect::<Vec<_>>() {
-            if class.has(&version) {
-                continue;
-            }
-            match candidates.load(version.clone()).await {
-                Ok(Some(artifact)) if artifact.basis.schema() == schema => {
-                    class.enrol(artifact.student(&ledger, StateRole::Latest).await?);
-                    continue;
-                }
-                Ok(_) => tracing::error!(%version, "the artifact is gone or reads other features"),
-                Err(error) => tracing::error!(%version, %error, "the artifact cannot be loaded"),
-            }
-            let lost = roles::lose(&changed.roles, &version, &configured, clock.now());
-            changed = Changed { roles: lost.roles, entries: [changed.entries, lost.entries].concat() };
-        }
-        let through = (ledger.feedback_through().await?, traces.last_seq().await?);
-        class.catch_up((&traces, &ledger), through).await?;
-
-        let roles = changed.roles.clone();
-        let begin = (clock.now(), through);
-        let mut trials = Trials::load(&ledger, &roles, begin, exploration * AIMED).await?;
-        let bench = bench(&class, &roles, exploration, trials.aim());
-        trials.catch_up((&traces, &ledger), &bench, through).await?;
-        let published = Arc::new(Published::new(arms(&bench, &roles)));
-        let (status, watched) = watch::channel(status_of(&class, &published));
-        let (to_teacher, asks) = mpsc::channel(ASKS_MAX);
-        let learning = Learning {
-            published: Arc::clone(&published),
-            status: watched,
-            asks: to_teacher,
-            candidates,
-            traces: traces.clone(),
-            ledger: ledger.clone(),
-        };
-        let mut teacher = Self {
-            class,
-            roles,
-            trials,
-            bench,
-            exploration,
-            published,
-            status,
-            asks,
-            traces,
-            ledger,
-            clock,
-            unsaved: true,
-        };
-        teacher.take(changed, None).await?;
-        Ok((teacher, learning))
-    }
-
     /// Learns until both streams end; then saves.
     pub async fn run(mut self, mut streams: Streams) {
         let mut publish = tokio::time::interval(PUBLISH_EVERY);
@@ -239,9 +128,17 @@ impl Teacher {
                 let _ = done.send(changed);
             }
             Ask::Report { done } => {
-                let _ = done.send(Report::of(&self.roles, self.trials.tallies()));
+                let _ = done.send(self.report().await);
             }
         }
+    }
+
+    /// How those on trial do, with every row in it that is committed by now.
+    async fn report(&mut self) -> Result<Report, StoreError> {
+        let through = (self.ledger.feedback_through().await?, self.traces.last_seq().await?);
+        self.trials.catch_up((&self.traces, &self.ledger), &self.bench, through).await?;
+        self.watch_canary().await;
+        Ok(Report::of(&self.roles, self.trials.tallies()))
     }
 
     /// Saves in this role, with everything up to these sequences in it.
@@ -281,11 +178,11 @@ impl Teacher {
 }
 
 /// How much of the exploration is aimed at a challenger, where there is one.
-const AIMED: f64 = 0.75;
+pub(super) const AIMED: f64 = 0.75;
 
 /// The policies as requests will pin them. The running policy can always decide: a change that names
 /// one that cannot is refused before it is made.
-fn bench(class: &Class, roles: &Lifecycle, exploration: f64, aim: f64) -> Bench {
+pub(super) fn bench(class: &Class, roles: &Lifecycle, exploration: f64, aim: f64) -> Bench {
     let of = |version: &PolicyVersion| class.snapshot(version).map(Arc::new);
     let unexplored = of(&roles.running).unwrap_or_else(|| Arc::new(class.cold().snapshot()));
     let canary = roles.open_canary().and_then(|canary| of(&canary.trial.version));
@@ -301,12 +198,12 @@ fn bench(class: &Class, roles: &Lifecycle, exploration: f64, aim: f64) -> Bench 
     Bench { unexplored, running, canary, shadow }
 }
 
-fn arms(bench: &Bench, roles: &Lifecycle) -> Arms {
+pub(super) fn arms(bench: &Bench, roles: &Lifecycle) -> Arms {
     let share = roles.open_canary().map(|canary| canary.share);
     Arms { running: Arc::clone(&bench.running), canary: share.zip(bench.canary.clone()) }
 }
 
-fn status_of(class: &Class, published: &Published) -> LearningStatus {
+pub(super) fn status_of(class: &Class, published: &Published) -> LearningStatus {
     let (serving, cold) = (published.running(), class.cold());
     LearningStatus {
         running: serving.policy.version().clone(),

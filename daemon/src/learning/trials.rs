@@ -66,9 +66,10 @@ impl Trials {
         let kept = ledger.load_trials().await?;
         // Counts that cannot be read are begun again: nothing depends on them but a report.
         let kept = kept.and_then(|body| serde_json::from_str(&body).ok());
-        let begun = || Tallies { marks, live: LiveTally::new(roles, now), shadow: None, canary: None };
+        let live = || LiveTally { since: now, ..LiveTally::new(roles) };
+        let begun = || Tallies { marks, live: live(), shadow: None, canary: None };
         let mut trials = Self { tallies: kept.unwrap_or_else(begun), open: Open::new(aim_budget) };
-        trials.follow(roles, now);
+        trials.follow(roles);
         Ok(trials)
     }
 
@@ -83,22 +84,22 @@ impl Trials {
     }
 
     /// Begins again with whatever the roles have changed.
-    pub(super) fn follow(&mut self, roles: &Lifecycle, now: Timestamp) {
-        let tallies = &mut self.tallies;
-        let shadow = roles.shadow.as_ref();
-        let is_same = tallies.shadow.as_ref().map(|tally| &tally.trial) == shadow;
-        let is_same_live = tallies.live.version == roles.running;
-        if !is_same {
-            tallies.shadow = shadow.map(|trial| ShadowTally::new(trial.clone()));
+    pub(super) fn follow(&mut self, roles: &Lifecycle) {
+        let Tallies { live, shadow, canary, .. } = &mut self.tallies;
+        let has_shadow = shadow.as_ref().map(|tally| &tally.trial) == roles.shadow.as_ref();
+        let has_canary =
+            canary.as_ref().map(|tally| &tally.trial) == roles.canary.as_ref().map(|canary| &canary.trial);
+        let has_live = live.version == roles.running;
+        if !has_live || (!has_shadow && roles.shadow.is_some()) {
+            *live = LiveTally::new(roles);
         }
-        if !is_same_live || (!is_same && shadow.is_some()) {
-            tallies.live = LiveTally::new(roles, now);
+        if !has_shadow {
+            *shadow = roles.shadow.clone().map(ShadowTally::new);
         }
-        let canary = roles.canary.as_ref();
-        if tallies.canary.as_ref().map(|tally| &tally.trial) != canary.map(|canary| &canary.trial) {
-            tallies.canary = canary.map(CanaryTally::new);
+        if !has_canary {
+            *canary = roles.canary.as_ref().map(CanaryTally::new);
         }
-        if !is_same || !is_same_live {
+        if !(has_live && has_shadow && has_canary) {
             self.open = Open::new(self.open.budget);
         }
     }

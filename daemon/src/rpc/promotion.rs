@@ -6,6 +6,7 @@ use pointsman_router::check::{BadRequest, Problem};
 use pointsman_router::ids::PolicyVersion;
 
 use super::policy::Policies;
+use super::report;
 use super::status::{Reason, Refusal};
 use crate::learning::{ArtifactFault, ChangeError, LearningError, Refused, Wish};
 use crate::store::ledger::{CanaryEnd, CanaryLife, Lifecycle};
@@ -28,7 +29,10 @@ impl Policies {
         let wish = Wish { forced: force, ..wish(reason)? };
         let version = PolicyVersion::from(version);
         let roles = self.learning.promote(version.clone(), share, wish).await?;
-        let canary = roles.open_canary().map(canary_to_wire);
+        let canary = match roles.open_canary() {
+            Some(_) => self.learning.report().await?.canary.as_ref().map(report::canary),
+            None => None,
+        };
         Ok(v1::PromoteResponse { policy: self.find(&version, &roles).await?, canary })
     }
 
@@ -59,7 +63,12 @@ impl Policies {
         Ok(v1::SetShadowResponse { policy })
     }
 
-    async fn find(&self, version: &PolicyVersion, roles: &Lifecycle) -> Result<Option<v1::Policy>, Refusal> {
+    /// A policy as these roles have it.
+    pub(super) async fn find(
+        &self,
+        version: &PolicyVersion,
+        roles: &Lifecycle,
+    ) -> Result<Option<v1::Policy>, Refusal> {
         let all = self.all_in(Some(roles)).await?;
         Ok(all.into_iter().find(|policy| policy.version == version.as_str()))
     }

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::export::{self, Export};
 use super::import;
-use super::later::not_yet;
+use super::policy::Policies;
 use super::reading::{TraceReader, Wanted};
 use super::status::{Reason, Refusal};
 use super::tables;
@@ -42,6 +42,8 @@ const DELETE_MAX: usize = 10_000;
 pub struct Statistics {
     /// What happened to each request and what was said of it.
     pub reader: TraceReader,
+    /// The policies and how they do.
+    pub policies: Policies,
     /// Lets rows go.
     pub retention: Retention,
     /// Takes traces in that happened elsewhere.
@@ -161,8 +163,12 @@ impl StatsService for Statistics {
         Ok(Response::new(import::import(&self.importer, request.into_inner()).await?))
     }
 
-    not_yet! {
-        get_report: v1::GetReportRequest => v1::GetReportResponse;
+    async fn get_report(
+        &self,
+        request: Request<v1::GetReportRequest>,
+    ) -> Result<Response<v1::GetReportResponse>, Status> {
+        self.reader.see_own_writes().await;
+        Ok(Response::new(self.policies.report(request.into_inner()).await?))
     }
 }
 

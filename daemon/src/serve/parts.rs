@@ -223,6 +223,11 @@ impl Parts {
         let settings = self.router.settings();
         let secret = settings.secret;
         let pools = Arc::clone(&self.registry) as Arc<dyn PoolSource>;
+        let policies = Policies {
+            learning: self.learning.clone(),
+            ledger: self.ledger.clone(),
+            candidates: Candidates { trainer: self.trainer.clone(), evaluator: self.evaluator.clone() },
+        };
         Services {
             routing: Routing {
                 router: Arc::clone(&self.router),
@@ -237,6 +242,7 @@ impl Parts {
             },
             statistics: Statistics {
                 reader: TraceReader { traces: self.traces.clone(), ledger: self.ledger.clone() },
+                policies: policies.clone(),
                 retention: self.retention(),
                 importer: Importer::new(self.traces.clone(), self.ledger.clone(), Arc::clone(&clock), secret),
                 pools,
@@ -246,11 +252,7 @@ impl Parts {
                 store_content: settings.store_content,
                 message_bytes_max: self.message_bytes_max,
             },
-            policies: Policies {
-                learning: self.learning.clone(),
-                ledger: self.ledger.clone(),
-                candidates: Candidates { trainer: self.trainer.clone(), evaluator: self.evaluator.clone() },
-            },
+            policies,
             administration: Administration {
                 registry: Arc::clone(&self.registry),
                 budget: Arc::clone(&self.budget),

@@ -97,6 +97,9 @@ async fn a_canary_decides_its_share_and_each_decision_names_who_made_it() {
     assert_eq!(states(&daemon).await, (v1::PolicyState::Running, v1::PolicyState::Canary));
     let back = daemon.client.rollback(v1::RollbackRequest::default()).await.unwrap();
     assert_eq!(back.rolled_back.unwrap().version, bandit);
+    let last = daemon.client.get_report(v1::GetReportRequest::default()).await.unwrap().canary.unwrap();
+    assert_eq!((last.verdict(), last.version.as_str()), (v1::CanaryVerdict::Stopped, bandit.as_str()));
+    assert!(last.ended_at.is_some());
     assert_eq!(states(&daemon).await, (v1::PolicyState::Running, v1::PolicyState::Candidate));
     for _ in 0..10 {
         assert_ne!(decider(&daemon).await, bandit);
@@ -119,6 +122,15 @@ async fn a_shadow_calls_nobody_and_is_gone_when_it_is_cleared() {
         daemon.judge(&reply.decision_id, true).await.unwrap();
     }
     assert_eq!((daemon.stats("left").await.calls, daemon.stats("right").await.calls), (10, 0));
+    let report = daemon.client.get_report(v1::GetReportRequest::default()).await.unwrap();
+    let beside = report.shadow.unwrap();
+    assert_eq!((beside.version.as_str(), beside.rows, beside.judged_rows), (bandit.as_str(), 10, 10));
+    assert!((0.0..=1.0).contains(&beside.agreement_share) && beside.doubly_robust.is_some());
+    let live = report.live.unwrap();
+    assert_eq!((live.rows, live.judged_rows, live.value.unwrap().value), (10, 10, 1.0));
+    assert!(live.cost_usd_nanos > 0 && report.running.unwrap().version == rules);
+    let done: Vec<_> = report.audit.iter().map(|entry| (entry.action(), entry.actor.as_str())).collect();
+    assert_eq!(done, [(v1::PolicyAction::ShadowSet, "caller"), (v1::PolicyAction::Promoted, "config")]);
     assert!(daemon.client.set_shadow(shadow("")).await.unwrap().policy.is_none());
     assert_eq!(states(&daemon).await, (v1::PolicyState::Running, v1::PolicyState::Candidate));
     daemon.stop().await;

@@ -1,0 +1,131 @@
+//! GetReport: what is being learned, put together from the teacher's figures and the audit log.
+
+use pointsman_learner::evaluate::estimate::Estimate;
+use pointsman_proto::v1;
+use pointsman_router::ids::PolicyVersion;
+
+use super::policy::Policies;
+use super::promotion::canary_to_wire;
+use super::status::Refusal;
+use crate::learning::{CanaryFigures, LiveFigures, ShadowFigures};
+use crate::store::ledger::{AuditEntry, PolicyAction};
+use crate::wire::timestamp;
+
+/// Entries of a history where the caller does not say, and at most.
+const HISTORY: usize = 20;
+const HISTORY_MAX: usize = 1_000;
+
+impl Policies {
+    /// The learning report.
+    ///
+    /// # Errors
+    /// What the ledger met, and that the teacher is gone.
+    pub(super) async fn report(&self, asked: v1::GetReportRequest) -> Result<v1::GetReportResponse, Refusal> {
+        let report = self.learning.report().await?;
+        let running = self.find(&report.roles.running, &report.roles).await?;
+        let audit = self.ledger.audit_log(history(asked.audit_max)).await?;
+        Ok(v1::GetReportResponse {
+            running,
+            live: Some(live(&report.live)),
+            shadow: report.shadow.as_ref().map(shadow),
+            canary: report.canary.as_ref().map(canary),
+            fallback: None,
+            drift_alerts: self.drift_alerts(history(asked.drift_alerts_max)),
+            pacing: Vec::new(),
+            retrain: None,
+            audit: audit.into_iter().map(audit_entry).collect(),
+        })
+    }
+
+    /// The newest alerts of the running policy's state. That state keeps none yet, so there are none.
+    #[expect(clippy::unused_self, reason = "the alerts will be the teacher's, which `self` asks")]
+    fn drift_alerts(&self, _newest: usize) -> Vec<v1::DriftAlert> {
+        Vec::new()
+    }
+}
+
+/// How many entries are asked for.
+fn history(asked: u32) -> usize {
+    match usize::try_from(asked) {
+        Ok(0) => HISTORY,
+        Ok(asked) => asked.min(HISTORY_MAX),
+        Err(_) => HISTORY_MAX,
+    }
+}
+
+fn live(figures: &LiveFigures) -> v1::LiveReport {
+    v1::LiveReport {
+        rows: figures.rows,
+        judged_rows: figures.judged,
+        value: figures.value.map(estimate),
+        cost_usd_nanos: nanos(figures.cost_nanos),
+        since: Some(timestamp(figures.since)),
+    }
+}
+
+fn shadow(figures: &ShadowFigures) -> v1::ShadowReport {
+    v1::ShadowReport {
+        version: figures.trial.version.as_str().to_owned(),
+        since: Some(timestamp(figures.trial.since)),
+        rows: figures.rows,
+        judged_rows: figures.judged,
+        agreement_share: figures.agreement,
+        effective_sample_size: figures.effective_sample_size,
+        snips: figures.snips.map(estimate),
+        doubly_robust: figures.doubly_robust.map(estimate),
+        cost_usd_nanos: nanos(figures.cost_nanos),
+    }
+}
+
+/// A canary with its figures.
+pub(super) fn canary(figures: &CanaryFigures) -> v1::Canary {
+    let mut wire = canary_to_wire(&figures.life);
+    (wire.candidate_rows, wire.candidate_mean) = figures.candidate;
+    (wire.incumbent_rows, wire.incumbent_mean) = figures.incumbent;
+    wire.looks = figures.looks;
+    wire.difference = figures.difference.map(|(value, lower, upper)| v1::Estimate {
+        value,
+        lower: Some(lower),
+        upper: Some(upper),
+    });
+    if figures.life.ended.is_none() && figures.passed {
+        wire.verdict = v1::CanaryVerdict::Passed.into();
+    }
+    wire
+}
+
+fn estimate(estimate: Estimate) -> v1::Estimate {
+    let (lower, upper) = estimate.interval();
+    let known = |end: f64| end.is_finite().then_some(end);
+    v1::Estimate { value: estimate.value, lower: known(lower), upper: known(upper) }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a mean of amounts that fit, rounded")]
+fn nanos(mean: f64) -> i64 {
+    mean.round() as i64
+}
+
+fn audit_entry(entry: AuditEntry) -> v1::PolicyAuditEntry {
+    let action = match entry.action {
+        PolicyAction::Trained => v1::PolicyAction::Trained,
+        PolicyAction::Installed => v1::PolicyAction::Installed,
+        PolicyAction::Promoted => v1::PolicyAction::Promoted,
+        PolicyAction::CanaryStarted => v1::PolicyAction::CanaryStarted,
+        PolicyAction::RolledBack => v1::PolicyAction::RolledBack,
+        PolicyAction::ShadowSet => v1::PolicyAction::ShadowSet,
+        PolicyAction::ShadowCleared => v1::PolicyAction::ShadowCleared,
+        PolicyAction::FallbackBegan => v1::PolicyAction::FallbackBegan,
+        PolicyAction::FallbackEnded => v1::PolicyAction::FallbackEnded,
+        PolicyAction::Evaluated => v1::PolicyAction::Evaluated,
+    };
+    v1::PolicyAuditEntry {
+        at: Some(timestamp(entry.at)),
+        action: action.into(),
+        actor: entry.actor,
+        from_version: entry.from.map(|version| PolicyVersion::as_str(&version).to_owned()).unwrap_or_default(),
+        to_version: entry.to.as_str().to_owned(),
+        reason: entry.reason,
+        forced: entry.forced,
+        share: entry.share,
+    }
+}

@@ -10,6 +10,7 @@ pub mod config;
 pub mod wire;
 pub mod store;
 pub mod money;
+pub mod pacing;
 pub mod backends;
 pub mod registry;
 pub mod booking;

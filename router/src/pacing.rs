@@ -170,6 +170,12 @@ impl MeanCost {
         }
     }
 
+    /// λ as it was solved for last.
+    #[must_use]
+    pub fn weight(&self) -> f64 {
+        self.dual.weight
+    }
+
     /// Remembers what a request could choose from.
     pub fn offered(&mut self, offers: &[Offer], cost_weight_per_usd: f64) {
         self.dual.see(offers, cost_weight_per_usd);
@@ -178,6 +184,49 @@ impl MeanCost {
     /// Earns one request's worth and takes off what it cost.
     pub fn spent(&mut self, cost: NanoUsd) {
         self.credit_usd += self.target_usd - cost.usd();
+    }
+}
+
+/// Spreads what is left of a window over the requests that it is still going to see.
+///
+/// How many those are is the rate at which requests came, forgotten over [`RATE_REQUESTS`] requests, times
+/// the time that is left. There is no hard stop beside it: the window's own budget is one.
+#[derive(Debug, Clone, Default)]
+pub struct WindowShare {
+    dual: Dual,
+    last: Option<Timestamp>,
+    /// Mean time between requests, in seconds; zero before the second one.
+    gap_s: f64,
+}
+
+/// Requests over which the rate is averaged.
+const RATE_REQUESTS: f64 = 200.0;
+
+impl WindowShare {
+    /// What is asked of the next decision of a window with this much left, which ends then.
+    pub fn pace(&mut self, left: NanoUsd, ends: Timestamp, now: Timestamp) -> Pace {
+        let expected = if self.gap_s > 0.0 { ends.since(now).as_secs_f64() / self.gap_s } else { 0.0 };
+        let target = left.usd().max(0.0) / expected.max(1.0);
+        Pace { cost_weight_per_usd: self.dual.weight(target), cost_max: None }
+    }
+
+    /// Remembers what a request could choose from.
+    pub fn offered(&mut self, offers: &[Offer], cost_weight_per_usd: f64) {
+        self.dual.see(offers, cost_weight_per_usd);
+    }
+
+    /// A request has ended.
+    pub fn ended(&mut self, now: Timestamp) {
+        if let Some(last) = self.last.replace(now) {
+            let gap = now.since(last).as_secs_f64();
+            self.gap_s = if self.gap_s > 0.0 { self.gap_s + (gap - self.gap_s) / RATE_REQUESTS } else { gap };
+        }
+    }
+
+    /// λ as it was solved for last.
+    #[must_use]
+    pub fn weight(&self) -> f64 {
+        self.dual.weight
     }
 }
 
@@ -248,6 +297,25 @@ mod tests {
             assert!(quality > last, "money buys quality: {quality} {last}");
             last = quality;
         }
+    }
+
+    #[test]
+    fn a_window_lasts_to_its_end() {
+        let (mut draw, mut share) = (Draw::from_seed(3), WindowShare::default());
+        let (hour, mut left) = (Timestamp::from_micros(3_600_000_000), 1.0);
+        let mut at_half = 0.0;
+        for second in 0..3_600_i64 {
+            let now = Timestamp::from_micros(second * 1_000_000);
+            let all = offers(&mut draw);
+            let pace = share.pace(NanoUsd::from_usd(left).unwrap(), hour, now);
+            let chosen = best(&all, pace.cost_weight_per_usd);
+            share.offered(&all, 0.0);
+            share.ended(now);
+            left -= chosen.cost_usd;
+            at_half = if second == 1_800 { left } else { at_half };
+        }
+        assert!((0.4..0.6).contains(&at_half), "half of it is left at half time: {at_half}");
+        assert!((0.0..0.08).contains(&left), "and hardly anything at the end: {left}");
     }
 
     #[test]

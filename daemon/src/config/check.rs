@@ -14,7 +14,7 @@ use pointsman_router::money::NanoUsd;
 use pointsman_router::settings::{CALLS_LIMIT, Settings};
 
 use super::check_models;
-use super::checked::{Budget, Config, PolicyChoice, PolicyConfig, Server, Store};
+use super::checked::{Budget, Config, Pacing, PolicyChoice, PolicyConfig, Server, Store};
 use super::fault::{FaultKind, Faults};
 use super::layers::{Environment, Layered};
 use super::learning::learning;
@@ -146,8 +146,25 @@ fn budget(mut section: Section<'_>) -> Option<Budget> {
         section.fault("time_zone", FaultKind::OutOfRange { wanted });
         TimeZone::UTC
     });
+    let lasts = section.flag("pace").unwrap_or(false);
+    let per_request = section.usd("per_request_usd");
+    let pacing = match per_request {
+        Some(target) if target > NanoUsd::ZERO => Pacing::PerRequest(target),
+        Some(_) => {
+            section.fault("per_request_usd", FaultKind::OutOfRange { wanted: "above zero".to_owned() });
+            Pacing::Off
+        }
+        // A total has no end to last to.
+        None if lasts && window == Some(Window::Total) => {
+            let wanted = "false where the window is \"total\": set per_request_usd instead".to_owned();
+            section.fault("pace", FaultKind::OutOfRange { wanted });
+            Pacing::Off
+        }
+        None if lasts => Pacing::Window,
+        None => Pacing::Off,
+    };
     section.end();
-    Some(Budget { name, amount: amount?, window: window?, time_zone })
+    Some(Budget { name, amount: amount?, window: window?, time_zone, pacing })
 }
 
 fn store(mut section: Section<'_>, settings: &mut Settings) -> Store {

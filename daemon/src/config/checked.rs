@@ -86,6 +86,19 @@ pub struct Budget {
     pub window: Window,
     /// Whose calendar cuts the windows.
     pub time_zone: TimeZone,
+    /// How the price of money is raised so that it lasts.
+    pub pacing: Pacing,
+}
+
+/// How spend is paced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pacing {
+    /// Not at all: the budget is a hard stop and nothing else.
+    Off,
+    /// So that the window's money lasts to its end.
+    Window,
+    /// To a mean cost of a request.
+    PerRequest(NanoUsd),
 }
 
 /// What the stores keep. Whether content is kept stands in [`Settings::store_content`].

@@ -27,7 +27,7 @@ mod window;
 
 pub use check::check_rules;
 pub use checked::{
-    BackendConfig, BackendKind, Budget, Config, OpenaiConfig, OutputCapField, PolicyChoice, PolicyConfig,
+    BackendConfig, BackendKind, Budget, Config, OpenaiConfig, OutputCapField, Pacing, PolicyChoice, PolicyConfig,
     RecordedConfig, Registration, Server, SimulatedConfig, Store,
 };
 pub use fault::{ConfigError, Fault, FaultKind, Faults};

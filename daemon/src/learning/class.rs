@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pointsman_learner::online::Online;
 use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::PolicyVersion;
 use pointsman_router::policy::{Policy, Snapshot};
@@ -107,6 +108,11 @@ impl Class {
         orphans.sort_unstable();
         orphans.dedup();
         if orphans.is_empty() { Ok(()) } else { ledger.mark_orphans(orphans).await }
+    }
+
+    /// The state that a policy learns; of one that does not learn, that of the bandit from nothing.
+    pub(super) fn online(&self, version: &PolicyVersion) -> &Online {
+        self.students().find(|student| student.version() == version).unwrap_or(&self.cold).online()
     }
 
     /// What is saved of everybody.

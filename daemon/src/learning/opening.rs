@@ -96,6 +96,8 @@ impl Teacher {
             traces: traces.clone(),
             ledger: ledger.clone(),
         };
+        let online = class.online(&roles.running);
+        let alerts_told = (online.version().clone(), online.alerts_total());
         let mut teacher = Self {
             class,
             roles,
@@ -109,6 +111,7 @@ impl Teacher {
             ledger,
             clock,
             unsaved: true,
+            alerts_told,
         };
         teacher.take(changed, None).await?;
         Ok((teacher, learning))

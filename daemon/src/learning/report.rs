@@ -1,7 +1,9 @@
 //! The report: who has which role and how those on trial do, as figures.
 
+use pointsman_learner::drift::Alert;
 use pointsman_learner::evaluate::canary::CanaryVerdict;
 use pointsman_learner::evaluate::estimate::Estimate;
+use pointsman_learner::online::Online;
 use pointsman_router::clock::Timestamp;
 
 use super::tally::{CanaryTally, LiveTally, ShadowTally};
@@ -19,6 +21,8 @@ pub struct Report {
     pub shadow: Option<ShadowFigures>,
     /// The canary under way, or the last one.
     pub canary: Option<CanaryFigures>,
+    /// Models that changed, as the running policy's state noticed, oldest first.
+    pub alerts: Vec<Alert>,
 }
 
 /// What the running policy earns.
@@ -75,13 +79,14 @@ pub struct CanaryFigures {
 }
 
 impl Report {
-    pub(super) fn of(roles: &Lifecycle, tallies: &Tallies) -> Self {
+    pub(super) fn of(roles: &Lifecycle, tallies: &Tallies, online: &Online) -> Self {
         let canary = roles.canary.as_ref().zip(tallies.canary.as_ref());
         Self {
             roles: roles.clone(),
             live: live(&tallies.live),
             shadow: tallies.shadow.as_ref().map(shadow),
             canary: canary.map(|(life, tally)| figures(life, tally)),
+            alerts: online.alerts().cloned().collect(),
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Teacher {
     pub(super) ledger: LedgerStore,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) unsaved: bool,
+    /// Whose alerts the log has told of, and how many.
+    pub(super) alerts_told: (PolicyVersion, u64),
 }
 
 /// What the teacher listens to, each in its own order.
@@ -101,6 +103,7 @@ impl Teacher {
                 break;
             }
             (unpublished, self.unsaved) = (true, true);
+            self.tell_alerts();
         }
         self.publish();
         self.save_latest().await;
@@ -113,6 +116,20 @@ impl Teacher {
         self.class.teach(row, &self.traces).await?;
         self.watch_canary().await;
         Ok(())
+    }
+
+    /// Says in the log which models the running policy's state has noticed to be others than before.
+    fn tell_alerts(&mut self) {
+        let online = self.class.online(&self.roles.running);
+        let (version, total) = (online.version(), online.alerts_total());
+        let known = if *version == self.alerts_told.0 { self.alerts_told.1 } else { total };
+        let new = usize::try_from(total.saturating_sub(known)).unwrap_or(usize::MAX);
+        for alert in online.alerts().skip(online.alerts().len().saturating_sub(new)) {
+            let (what, direction) = (format!("{:?}", alert.what), format!("{:?}", alert.direction));
+            let (before, after) = (alert.before, alert.after);
+            tracing::warn!(model = %alert.model, what, direction, before, after, "a model has changed");
+        }
+        self.alerts_told = (version.clone(), total);
     }
 
     /// Does what is asked and says how it went; where nobody waits any more it is done all the same.
@@ -138,7 +155,7 @@ impl Teacher {
         let through = (self.ledger.feedback_through().await?, self.traces.last_seq().await?);
         self.trials.catch_up((&self.traces, &self.ledger), &self.bench, through).await?;
         self.watch_canary().await;
-        Ok(Report::of(&self.roles, self.trials.tallies()))
+        Ok(Report::of(&self.roles, self.trials.tallies(), self.class.online(&self.roles.running)))
     }
 
     /// Saves in this role, with everything up to these sequences in it.

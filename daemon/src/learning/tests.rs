@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use super::teacher::{PUBLISH_EVERY, SAVE_EVERY};
 use super::*;
 use crate::booking;
-use crate::config::{Budget, Window};
+use crate::config::{Budget, Pacing, Window};
 use crate::feedback::{FeedbackDesk, FeedbackError};
 use crate::money::BudgetLedger;
 use crate::reports::Reports;
@@ -159,7 +159,13 @@ impl School {
         let (tell, committed) = mpsc::unbounded_channel();
         let traces = TraceStore::open(&folder.path().join("traces.db"), settings, tell).await.unwrap();
         let amount = NanoUsd::new(1_000_000_000);
-        let budget = Budget { name: "all".to_owned(), amount, window: Window::Total, time_zone: TimeZone::UTC };
+        let budget = Budget {
+            name: "all".to_owned(),
+            amount,
+            window: Window::Total,
+            time_zone: TimeZone::UTC,
+            pacing: Pacing::Off,
+        };
         let booked = booking::catch_up("all", &traces, &ledger).await.unwrap();
         let budget = Arc::new(BudgetLedger::open(ledger.clone(), Some(budget), START).await.unwrap());
         let stores = (traces.clone(), ledger.clone());

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::config::Pacing;
 use crate::store::ledger::tests::{at, decision, fill_disk, limit_pages, reopen, store};
 use crate::store::ledger::{BookOutcome, Booking, Spend, Spends, TransferKind};
 
@@ -20,7 +21,13 @@ fn nanos(amount: i64) -> NanoUsd {
 }
 
 fn budget(amount: i64) -> Option<Budget> {
-    Some(Budget { name: "all".to_owned(), amount: nanos(amount), window: Window::Hour, time_zone: TimeZone::UTC })
+    Some(Budget {
+        name: "all".to_owned(),
+        amount: nanos(amount),
+        window: Window::Hour,
+        time_zone: TimeZone::UTC,
+        pacing: Pacing::Off,
+    })
 }
 
 fn settled(amount: i64) -> Bill {

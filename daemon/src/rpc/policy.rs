@@ -4,16 +4,20 @@
 //! teacher's to say. The bandit is listed while it learns beside rules, too: as a candidate.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_proto::v1;
 use pointsman_proto::v1::policy_service_server::PolicyService;
+use pointsman_router::clock::Clock;
 use serde_json::Value;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{Reason, Refusal};
 use super::training::{Candidates, TrainStream};
 use crate::learning::{Learning, LearningStatus};
+use crate::money::BudgetLedger;
+use crate::pacing::BudgetPacer;
 use crate::store::ledger::{FittedFacts, LedgerStore, Lifecycle, PolicyRow, PolicyRunState, StoredPolicy};
 use crate::training::trainer::KeptReport;
 use crate::wire::training::report_to_wire;
@@ -28,6 +32,12 @@ pub struct Policies {
     pub ledger: LedgerStore,
     /// Makes candidates.
     pub candidates: Candidates,
+    /// What paces the budget.
+    pub pacer: Arc<BudgetPacer>,
+    /// The budget.
+    pub budget: Arc<BudgetLedger>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 #[tonic::async_trait]

@@ -1,8 +1,10 @@
 //! GetReport: what is being learned, put together from the teacher's figures and the audit log.
 
+use pointsman_learner::drift::{Alert, Direction, Watched};
 use pointsman_learner::evaluate::estimate::Estimate;
 use pointsman_proto::v1;
 use pointsman_router::ids::PolicyVersion;
+use pointsman_router::money::NanoUsd;
 
 use super::policy::Policies;
 use super::promotion::canary_to_wire;
@@ -30,17 +32,49 @@ impl Policies {
             shadow: report.shadow.as_ref().map(shadow),
             canary: report.canary.as_ref().map(canary),
             fallback: None,
-            drift_alerts: self.drift_alerts(history(asked.drift_alerts_max)),
-            pacing: Vec::new(),
+            drift_alerts: report.alerts.iter().rev().take(history(asked.drift_alerts_max)).map(alert).collect(),
+            pacing: self.pacing().into_iter().collect(),
             retrain: None,
             audit: audit.into_iter().map(audit_entry).collect(),
         })
     }
 
-    /// The newest alerts of the running policy's state. That state keeps none yet, so there are none.
-    #[expect(clippy::unused_self, reason = "the alerts will be the teacher's, which `self` asks")]
-    fn drift_alerts(&self, _newest: usize) -> Vec<v1::DriftAlert> {
-        Vec::new()
+    /// How the budget is paced; `None` where it is not.
+    fn pacing(&self) -> Option<v1::PacingReport> {
+        let paced = self.pacer.status()?;
+        let budget = self.budget.status(self.clock.now());
+        let window = paced.per_request.is_none();
+        Some(v1::PacingReport {
+            budget: budget.name,
+            cost_weight_per_dollar: paced.cost_weight_per_usd,
+            target_per_request_usd_nanos: paced.per_request.map(NanoUsd::nanos),
+            window_budget_usd_nanos: budget.amount.filter(|_| window).map(NanoUsd::nanos),
+            spent_usd_nanos: if window { budget.spent } else { paced.spent }.nanos(),
+            requests: paced.requests,
+            window_ends_at: budget.resets_at.filter(|_| window).map(timestamp),
+        })
+    }
+}
+
+fn alert(alert: &Alert) -> v1::DriftAlert {
+    let quantity = match alert.what {
+        Watched::Quality => v1::DriftQuantity::Quality,
+        Watched::Cost => v1::DriftQuantity::Cost,
+        Watched::Latency => v1::DriftQuantity::Latency,
+    };
+    let direction = match alert.direction {
+        Direction::Up => v1::DriftDirection::Up,
+        Direction::Down => v1::DriftDirection::Down,
+    };
+    v1::DriftAlert {
+        model: alert.model.as_str().to_owned(),
+        quantity: quantity.into(),
+        direction: direction.into(),
+        before: alert.before,
+        after: alert.after,
+        // The state knows sequences and no clock; the log has the time.
+        noticed_at: None,
+        heads_reset: false,
     }
 }
 

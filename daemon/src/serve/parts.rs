@@ -8,7 +8,6 @@ use pointsman_router::clock::{Clock, Seeds};
 use pointsman_router::encode::Encoder;
 use pointsman_router::hold::Ledger;
 use pointsman_router::model::PoolSource;
-use pointsman_router::pacing::Unpaced;
 use pointsman_router::pipeline::{Ports, Router};
 use pointsman_router::policy::{Policy as _, PolicyKind, PolicySource};
 use pointsman_router::rules::RulesPolicy;
@@ -21,10 +20,11 @@ use super::transport::Services;
 use crate::backends::Loaded;
 use crate::booking;
 use crate::clock::{OsSeeds, SystemClock};
-use crate::config::{self, Config, PolicyChoice, PolicyConfig, Store};
+use crate::config::{self, Config, Pacing, PolicyChoice, PolicyConfig, Store};
 use crate::feedback::FeedbackDesk;
 use crate::learning::{Artifact, Learning, Opening, Teacher};
 use crate::money::{BudgetLedger, UNBUDGETED};
+use crate::pacing::BudgetPacer;
 use crate::registry::Registry;
 use crate::reports::Reports;
 use crate::retention::Retention;
@@ -58,6 +58,7 @@ pub(super) struct Parts {
     pub(super) traces: TraceStore,
     pub(super) ledger: LedgerStore,
     pub(super) budget: Arc<BudgetLedger>,
+    pacer: Arc<BudgetPacer>,
     pub(super) registry: Arc<Registry>,
     pub(super) learning: Learning,
     pub(super) reports: Arc<Reports>,
@@ -116,13 +117,15 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let stores = (traces.clone(), ledger.clone());
     let (teacher, learning) = Teacher::open(opening, stores, Arc::clone(&clock)).await?;
 
+    let pacing = config.budget.as_ref().map_or(Pacing::Off, |budget| budget.pacing);
+    let pacer = Arc::new(BudgetPacer::new(Arc::clone(&budget), pacing));
     let ports = Ports {
         clock: Arc::clone(&clock),
         seeds: Arc::clone(&seeds),
         pools: Arc::clone(&registry) as Arc<dyn PoolSource>,
         policies: learning.policies() as Arc<dyn PolicySource>,
         ledger: Arc::clone(&budget) as Arc<dyn Ledger>,
-        pacer: Arc::new(Unpaced),
+        pacer: Arc::clone(&pacer) as _,
         traces: Arc::new(traces.clone()) as Arc<dyn TraceSink>,
     };
     let ground = Ground {
@@ -152,6 +155,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         traces,
         ledger,
         budget,
+        pacer,
         registry,
         learning,
     };
@@ -227,6 +231,9 @@ impl Parts {
             learning: self.learning.clone(),
             ledger: self.ledger.clone(),
             candidates: Candidates { trainer: self.trainer.clone(), evaluator: self.evaluator.clone() },
+            pacer: Arc::clone(&self.pacer),
+            budget: Arc::clone(&self.budget),
+            clock: Arc::clone(&clock),
         };
         Services {
             routing: Routing {

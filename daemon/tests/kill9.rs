@@ -20,6 +20,8 @@ const ROUNDS: usize = 3;
 const CALLERS: usize = 16;
 /// Acknowledgements to wait for before each kill.
 const ACKS: usize = 200;
+/// Changes of who decides before each kill.
+const CHANGES: usize = 7;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,6 +54,71 @@ async fn nothing_acknowledged_is_lost() -> Result<(), Failure> {
         verify(&config, &state)?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_who_decides_is_whole_or_not_at_all() -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let state = folder.path().join("state");
+    let config = config(folder.path())?;
+    let rules = "[policy]\nkind = \"rules\"\ndefault = [\"atlas-large\"]\n";
+    fs::write(&config, format!("{rules}{}", fs::read_to_string(&config)?))?;
+    let mut acknowledged = 0;
+    for _ in 0..ROUNDS {
+        let daemon = Daemon::start(&config, &state)?;
+        let client = Client::connect(Target::new(&daemon.address)).await?;
+        let (sender, mut acks) = mpsc::unbounded_channel();
+        let mut changing = JoinSet::new();
+        changing.spawn(change_until_it_dies(client, sender));
+        for _ in 0..CHANGES {
+            acks.recv().await.ok_or("the changes have ended before the kill")?;
+            acknowledged += 1;
+        }
+        drop(daemon);
+        while acks.recv().await.is_some() {
+            acknowledged += 1;
+        }
+        changing.join_all().await;
+
+        let daemon = Daemon::start(&config, &state)?;
+        let client = Client::connect(Target::new(&daemon.address)).await?;
+        let policies = client.list_policies(v1::ListPoliciesRequest {}).await?.policies;
+        let running: Vec<_> = policies.iter().filter(|p| p.state() == v1::PolicyState::Running).collect();
+        assert_eq!(running.len(), 1, "{policies:?}");
+        let request = v1::GetReportRequest { audit_max: 1_000, ..Default::default() };
+        let audit = client.get_report(request).await?.audit;
+        // The first entry is the configuration's; of the change that was cut all is there, or nothing.
+        let changes = audit.len() - 1;
+        assert!((acknowledged..=acknowledged + 1).contains(&changes), "{acknowledged} {changes}");
+        assert_eq!(
+            audit.first().map(|entry| entry.to_version.as_str()),
+            running.first().map(|p| p.version.as_str())
+        );
+        acknowledged = changes;
+    }
+    Ok(())
+}
+
+/// Promotes the bandit and returns to the rules, again and again.
+async fn change_until_it_dies(client: Client, acks: mpsc::UnboundedSender<()>) {
+    let Ok(listed) = client.list_policies(v1::ListPoliciesRequest {}).await else { return };
+    let bandit = listed.policies.iter().find(|policy| policy.kind() == v1::PolicyKind::Bandit);
+    let Some((version, mut runs)) = bandit.map(|p| (p.version.clone(), p.state() == v1::PolicyState::Running))
+    else {
+        return;
+    };
+    loop {
+        let changed = if runs {
+            client.rollback(v1::RollbackRequest::default()).await.map(drop)
+        } else {
+            let request = v1::PromoteRequest { version: version.clone(), force: true, ..Default::default() };
+            client.promote(request).await.map(drop)
+        };
+        if changed.is_err() || acks.send(()).is_err() {
+            return;
+        }
+        runs = !runs;
+    }
 }
 
 /// The saved state with the rows behind it is bit for bit what all rows teach.

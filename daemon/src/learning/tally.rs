@@ -71,6 +71,10 @@ impl Open {
         self.noted.get(&id).cloned()
     }
 
+    pub(super) fn forget(&mut self) {
+        self.noted.clear();
+    }
+
     pub(super) fn put(&mut self, id: DecisionId, noted: Noted) {
         self.noted.insert(id, noted);
         if self.noted.len() > OPEN_MAX {

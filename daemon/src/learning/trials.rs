@@ -99,8 +99,12 @@ impl Trials {
         if !has_canary {
             *canary = roles.canary.as_ref().map(CanaryTally::new);
         }
-        if !(has_live && has_shadow && has_canary) {
+        if !(has_live && has_shadow) {
             self.open = Open::new(self.open.budget);
+        }
+        if !has_canary {
+            // What was noted was noted of other arms; how far the shadow differs is as it was.
+            self.open.forget();
         }
     }
 

@@ -29,8 +29,8 @@ fn ground(school: &School) -> Ground {
 
 /// One call, drawn evenly from `large` and `small`; `large` is right on prompts of the first kind alone.
 fn drawn(n: u32) -> (Trace, bool) {
-    let first_kind = n % 2 == 0;
-    let picks_large = (n / 2) % 2 == 0;
+    let first_kind = n.is_multiple_of(2);
+    let picks_large = (n / 2).is_multiple_of(2);
     let trace = lesson(1);
     let mut decision = (*trace.decision).clone();
     decision.id = lesson(n).decision.id;

@@ -155,6 +155,7 @@ fn decided(n: u32, seed: u64, snapshot: &Snapshot) -> Trace {
     };
     let ask = Ask {
         features: &base.features,
+        projected: &snapshot.policy.project(&base.features),
         task: &base.decision.task.name,
         objective: base.decision.objective,
         caller_ref: None,

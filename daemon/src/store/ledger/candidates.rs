@@ -204,7 +204,7 @@ mod tests {
     async fn a_policy_without_an_artifact_has_nothing_fitted() {
         let (_folder, store) = store().await;
         let version = PolicyVersion::new("rules-1");
-        store.run_policy(version.clone(), "rules".to_owned(), "{}".to_owned(), at(1)).await.unwrap();
+        store.describe_policy(version.clone(), "rules".to_owned(), "{}".to_owned(), at(1)).await.unwrap();
         assert_eq!(store.policy(version).await.unwrap().unwrap().fitted, FittedFacts::default());
     }
 }

@@ -71,7 +71,7 @@ impl TraceStore {
         let marked = self.pruned_through();
         self.readers()
             .read(move |conn| match plan(conn, retention, now)? {
-                Some(mark) if mark.seq > marked.seq => Ok(Some(mark)),
+                Some(mark) if mark.seq > marked.seq => Ok(Some(PruneMark { at: mark.at.max(marked.at), ..mark })),
                 // A crash came between the mark and the last of its deletions.
                 Some(_) | None => Ok(any_through(conn, marked)?.then_some(marked)),
             })
@@ -163,11 +163,12 @@ fn plan(conn: &Connection, retention: Retention, now: Timestamp) -> rusqlite::Re
         .optional()?;
     let by_size = excess(conn, retention.keep_bytes)?;
     let Some(seq) = by_age.max(by_size) else { return Ok(None) };
-    let at = conn
+    let at: Option<i64> = conn
         .prepare_cached("SELECT at_micros FROM traces WHERE seq <= ?1 AND imported = 0 ORDER BY seq DESC LIMIT 1")?
         .query_row([sql(seq)], |row| row.get(0))
         .optional()?;
-    Ok(at.map(|at| PruneMark { seq, at: Timestamp::from_micros(at) }))
+    // Where all of them happened elsewhere nothing of our own time goes.
+    Ok(Some(PruneMark { seq, at: Timestamp::from_micros(at.unwrap_or(i64::MIN)) }))
 }
 
 /// The place up to which rows must go for the file to be small enough, taking rows as equally large.

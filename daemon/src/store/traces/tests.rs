@@ -253,6 +253,48 @@ async fn pruning_marks_first_then_deletes_and_keeps_the_statistics() {
 }
 
 #[tokio::test]
+async fn a_trace_from_elsewhere_is_as_old_as_its_place_and_nobody_is_told() {
+    let keep = Retention { keep_days: 1, keep_bytes: u64::MAX };
+    let mut room = room(TraceStoreSettings { retention: keep, ..TraceStoreSettings::default() }).await;
+    let old = |n: u32| Arc::new(Trace { at: Timestamp::from_micros(0), ..sample(n) });
+    let ids = room.push_all([1, 2]).await;
+    assert_eq!(room.store.import(vec![old(5), old(1)]).await, Ok(vec![true, false]));
+    room.push_all([3]).await;
+    assert_eq!(room.heard(), [1, 2, 5]);
+    assert_eq!(room.store.is_imported(sample(5).decision.id).await, Ok(true));
+    assert_eq!(room.store.is_imported(ids[0]).await, Ok(false));
+    assert_eq!(room.store.scan(0, 9).await.unwrap().iter().map(Committed::seq).collect::<Vec<_>>(), [1, 2, 5]);
+    let Ok(Lookup::Found((3, found))) = room.store.committed(sample(5).decision.id).await else { panic!() };
+    assert_eq!((found.features.schema, found.features.prompt_bytes), (NO_FEATURES, 40));
+    // Younger than a day are all that happened here.
+    assert_eq!(room.store.prune_plan(START.plus(Duration::from_secs(86_400))).await, Ok(None));
+    let mark = room.store.prune_plan(START.plus(Duration::from_secs(86_403))).await.unwrap().unwrap();
+    assert_eq!((mark.seq, mark.at), (2, sample(2).at));
+    assert_eq!(room.store.list(TraceFilter::default(), None, 9).await.unwrap().traces.len(), 4);
+}
+
+#[tokio::test]
+async fn a_share_of_the_traces_keeps_its_features_and_always_the_same_ones() {
+    let with = |sample| TraceStoreSettings { sample, ..TraceStoreSettings::default() };
+    let kept = async |share: f64| {
+        let room = room(with(share)).await;
+        room.push_all(0..400).await;
+        let found = room.store.scan(0, 1_000).await.unwrap();
+        let schema = |row: &Committed| match row {
+            Committed::Trace { trace, .. } => trace.features.schema,
+            Committed::Report(_) => panic!("nothing was reported"),
+        };
+        found.iter().filter(|row| schema(row) != NO_FEATURES).map(Committed::seq).collect::<Vec<_>>()
+    };
+    let some = kept(0.25).await;
+    assert!((70..130).contains(&some.len()), "{}", some.len());
+    assert_eq!(kept(0.25).await, some);
+    let more = kept(0.5).await;
+    assert!(some.iter().all(|seq| more.contains(seq)));
+    assert_eq!((kept(0.0).await.len(), kept(1.0).await.len()), (0, 400));
+}
+
+#[tokio::test]
 async fn a_file_that_is_too_large_is_pruned_from_the_oldest_to_under_the_limit() {
     let keep = |keep_bytes| TraceStoreSettings {
         retention: Retention { keep_days: 999, keep_bytes },

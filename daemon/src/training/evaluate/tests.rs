@@ -29,8 +29,8 @@ fn ground(school: &School) -> Ground {
 
 /// One call, drawn evenly from `large` and `small`; `large` is right on prompts of the first kind alone.
 fn drawn(n: u32) -> (Trace, bool) {
-    let first_kind = n % 2 == 0;
-    let picks_large = (n / 2) % 2 == 0;
+    let first_kind = n.is_multiple_of(2);
+    let picks_large = (n / 2).is_multiple_of(2);
     let trace = lesson(1);
     let mut decision = (*trace.decision).clone();
     decision.id = lesson(n).decision.id;
@@ -120,7 +120,7 @@ async fn what_cannot_be_evaluated_is_a_typed_error() {
     assert!(matches!(few, Err(EvaluationError::TooFew { found: 75, .. })), "{few:?}");
     assert!(matches!(evaluate("other", "bandit-1").await, Err(EvaluationError::Unknown(_))));
     assert!(matches!(evaluate("same", "same").await, Err(EvaluationError::Running(_))));
-    school.ledger.run_policy(incumbent(), "bandit".into(), "{}".into(), school.clock.now()).await.unwrap();
+    school.ledger.describe_policy(incumbent(), "bandit".into(), "{}".into(), school.clock.now()).await.unwrap();
     assert!(matches!(evaluate("bandit-1", "rules-1").await, Err(EvaluationError::NotFitted(_))));
     std::fs::write(school.folder.path().join("policies").join(version.as_str()), b"pmpolicy").unwrap();
     assert!(matches!(evaluate(version.as_str(), "bandit-1").await, Err(EvaluationError::File(_))));

@@ -42,7 +42,7 @@ fn a_log_of_another_system_is_completed_and_encoded_here() {
     assert_eq!(trace.features.schema, encoder().schema());
     assert!(!trace.features.text.is_empty() && trace.decision.task.inferred);
     assert_eq!(trace.decision.chosen().map(|c| c.model.as_str()).collect::<Vec<_>>(), ["a"]);
-    assert_eq!(trace.decision.set_propensity, 0.0);
+    assert_eq!(trace.decision.set_propensity.to_bits(), 0);
     assert_eq!(foreign.feedback[0].0.seq, 1);
     let id = |log: v1::Trace| read(log, &encoder(), Whose::Ours).unwrap().trace.decision.id;
     assert_eq!(id(bare_log("x")), trace.decision.id);

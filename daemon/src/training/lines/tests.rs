@@ -27,8 +27,8 @@ fn exported(n: u32) -> v1::Trace {
         sequence: 1,
         decision_id: trace.decision.as_ref().unwrap().decision_id.clone(),
         model: "large".to_owned(),
-        given: Some(v1::feedback_entry::Given::Correct(n % 2 == 0)),
-        score: f64::from(u8::from(n % 2 == 0)),
+        given: Some(v1::feedback_entry::Given::Correct(n.is_multiple_of(2))),
+        score: f64::from(u8::from(n.is_multiple_of(2))),
         source: "test".to_owned(),
         ..Default::default()
     }];
@@ -77,7 +77,7 @@ fn packed_files_and_exported_traces_are_read_alike() {
     let read = all(&rows);
     let label = |n: usize| read[n].seen.iter().find(|seen| seen.model.as_str() == "large").unwrap().label;
     assert_eq!((label(0), label(1), read.len()), (Some(1.0), Some(0.0), 4));
-    assert_eq!(read[1].logged.as_ref().unwrap().propensity, 0.375);
+    assert_eq!(read[1].logged.as_ref().unwrap().propensity.to_bits(), 0.375_f64.to_bits());
 }
 
 #[test]

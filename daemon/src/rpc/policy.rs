@@ -19,6 +19,7 @@ use crate::learning::{Learning, LearningStatus};
 use crate::money::BudgetLedger;
 use crate::pacing::BudgetPacer;
 use crate::store::ledger::{FittedFacts, LedgerStore, Lifecycle, PolicyRow, PolicyRunState, StoredPolicy};
+use crate::training::retrain::Retraining;
 use crate::training::trainer::KeptReport;
 use crate::wire::training::report_to_wire;
 use crate::wire::{json, timestamp};
@@ -32,6 +33,8 @@ pub struct Policies {
     pub ledger: LedgerStore,
     /// Makes candidates.
     pub candidates: Candidates,
+    /// Trains by itself.
+    pub retraining: Retraining,
     /// What paces the budget.
     pub pacer: Arc<BudgetPacer>,
     /// The budget.

@@ -34,7 +34,7 @@ impl Policies {
             fallback: None,
             drift_alerts: report.alerts.iter().rev().take(history(asked.drift_alerts_max)).map(alert).collect(),
             pacing: self.pacing().into_iter().collect(),
-            retrain: None,
+            retrain: Some(self.retraining.report().await?),
             audit: audit.into_iter().map(audit_entry).collect(),
         })
     }

@@ -231,6 +231,7 @@ impl Parts {
             learning: self.learning.clone(),
             ledger: self.ledger.clone(),
             candidates: Candidates { trainer: self.trainer.clone(), evaluator: self.evaluator.clone() },
+            retraining: self.retraining.clone(),
             pacer: Arc::clone(&self.pacer),
             budget: Arc::clone(&self.budget),
             clock: Arc::clone(&clock),

@@ -44,7 +44,9 @@ pub(crate) async fn import(session: &Session, path: String) -> anyhow::Result<Ex
     }
     if session.json {
         let mut value = json::value(&response)?;
-        value["brokenLines"] = broken.to_string().into();
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("brokenLines".to_owned(), broken.to_string().into());
+        }
         session.line(&value.to_string())?;
     } else {
         session.print(&text(&session.look, &response, broken))?;
@@ -179,6 +181,15 @@ mod tests {
         check(b"{\"format\": 1}\n\n{\"format\": 1}", &[1, 3], &[]);
         check(b"{\"format\": 1}\n{\"format\n[]\n{\"formt\": 1}\n{\"format\": 1}\n", &[1, 5], &[2, 3, 4]);
         check(b"\xff\xfe\n{}\r\n", &[2], &[1]);
+    }
+
+    #[test]
+    fn the_example_of_the_guide_is_a_trace() {
+        let guide = include_str!("../../README.md");
+        let example = guide.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("is there");
+        let trace = parsed(example.replace('\n', " ").as_bytes()).expect("parses");
+        assert_eq!((trace.format, trace.caller_ref.as_str()), (1, "log/17"));
+        assert_eq!(trace.feedback[0].score.to_bits(), 1f64.to_bits());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod training;
 
 use std::fs;
 
+use anyhow::Context as _;
 use pointsman_client::v1;
 
 use super::args::{EvaluateArgs, PromoteArgs, ShadowArgs, TrainArgs};
@@ -40,8 +41,9 @@ pub(crate) async fn train(session: &Session, args: TrainArgs) -> anyhow::Result<
         made = response.policy.or(made);
     }
     bar.finish();
+    let made = made.context("the training ended without a policy")?;
     if !session.json {
-        session.print(&policies::text(&session.look, &made.unwrap_or_default()))?;
+        session.print(&policies::text(&session.look, &made))?;
     }
     Ok(Exit::Ok)
 }

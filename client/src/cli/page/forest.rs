@@ -5,13 +5,13 @@ use plotters::style::text_anchor::{HPos, VPos};
 use pointsman_client::v1;
 
 use super::plot::{self, Area, Axis, Margins};
-use super::short;
-use crate::cli::tables::{estimate, score};
+use super::{round_score, short};
+use crate::cli::tables::estimate;
 
 const WIDTH: u32 = 880;
 /// Height of a row, in pixels.
-const ROW: u32 = 42;
-const MARGINS: Margins = Margins(230, 186, 12, 50);
+const ROW: u32 = 46;
+const MARGINS: Margins = Margins(232, 190, 12, 54);
 
 /// One row of the plot.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) fn plot(evaluations: &[v1::Evaluation]) -> anyhow::Result<Option<Stri
     }
     let ends = rows.iter().flat_map(|row| [Some(row.value.value), row.value.lower, row.value.upper]);
     let ends: Vec<f64> = ends.flatten().collect();
-    let across = Axis::around(&ends, score, "mean score");
+    let across = Axis::around(&ends, round_score, "mean score");
     let bands = f64::from(u32::try_from(rows.len())?);
     let down = Axis::of(0.0, bands, |_| String::new(), "").without_ticks();
     let height = ROW * u32::try_from(rows.len())? + u32::try_from(MARGINS.2 + MARGINS.3)?;
@@ -87,11 +87,11 @@ fn draw(
         }
         plot::dot(&mut chart, (across.at(row.value.value), y), 6, row.color)?;
         let left = MARGINS.0 - 14;
-        plot::put(area, row.name.clone(), (left, pixel - 8), plot::text(plot::INK, HPos::Right, VPos::Center))?;
+        plot::put(area, row.name.clone(), (left, pixel - 9), plot::text(plot::INK, HPos::Right, VPos::Center))?;
         plot::put(
             area,
             row.what.to_owned(),
-            (left, pixel + 8),
+            (left, pixel + 9),
             plot::text(plot::MUTED, HPos::Right, VPos::Center),
         )?;
         let figures = estimate(Some(row.value));

@@ -4,13 +4,12 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 use pointsman_client::v1;
 
-use super::labels::{Labels, Rect};
+use super::labels::{Rect, along, place_all};
 use super::plot::{self, Area, Axis, Margins};
-use super::{round_money, short, usd_per_thousand};
-use crate::cli::tables::score;
+use super::{round_money, round_score, short, usd_per_thousand};
 
 const SIZE: (u32, u32) = (880, 460);
-const MARGINS: Margins = Margins(58, 20, 32, 52);
+const MARGINS: Margins = Margins(58, 20, 34, 56);
 
 /// How a point is drawn.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +39,7 @@ pub(super) fn plot(evaluations: &[v1::Evaluation]) -> anyhow::Result<Option<Stri
     let costs: Vec<f64> = all().map(|(cost, _)| cost).collect();
     let values: Vec<f64> = all().map(|(_, value)| value).collect();
     let across = Axis::wide(&costs, round_money, "US dollars for 1,000 requests");
-    let down = Axis::around(&values, score, "mean score");
+    let down = Axis::around(&values, round_score, "mean score");
     let title = "Mean score over cost: single models, the incumbent, the candidates";
     plot::svg(title, SIZE, |area| draw(area, &points, &curves, (&across, &down))).map(Some)
 }
@@ -93,9 +92,12 @@ fn draw(
         if path.len() > 1 {
             plot::line(&mut chart, &path, color.stroke_width(2))?;
         }
+        let pixels: Vec<_> = path.iter().map(|at| chart.backend_coord(at)).collect();
+        let lines = pixels.iter().zip(pixels.iter().skip(1)).flat_map(|(from, to)| along(*from, *to));
+        taken.extend(lines.map(|point| Rect::around(point, 2)));
+        taken.extend(pixels.iter().map(|point| Rect::around(*point, 4)));
         for at in path {
             plot::dot(&mut chart, at, 3, color)?;
-            taken.push(Rect::around(chart.backend_coord(&at), 4));
         }
     }
     for point in points {
@@ -110,18 +112,22 @@ fn draw(
     let (width, height) = area.dim_in_pixel();
     let bounds =
         Rect(MARGINS.0 + 2, MARGINS.2 - 6, i32::try_from(width)? - 4, i32::try_from(height)? - MARGINS.3 - 2);
-    let mut labels = Labels::new(bounds, taken);
     // Candidates and incumbent come last in the list and first to a label.
-    for point in points.iter().rev() {
-        let pixel = chart.backend_coord(&at(point.cost, point.value));
-        let Some(place) = labels.place(pixel, &point.name) else { continue };
+    let wanted: Vec<_> = points
+        .iter()
+        .rev()
+        .map(|point| (chart.backend_coord(&at(point.cost, point.value)), point.name.as_str()))
+        .collect();
+    let places = place_all(bounds, &taken, &wanted);
+    for (point, ((pixel, _), place)) in points.iter().rev().zip(wanted.iter().zip(places)) {
+        let Some(place) = place else { continue };
         let color = match point.mark {
             Mark::Single => plot::MUTED,
             Mark::Incumbent => plot::INCUMBENT,
             Mark::Candidate(color) => color,
         };
         if let Some(end) = place.leader {
-            let leader = PathElement::new(vec![pixel, end], plot::SINGLE.stroke_width(1));
+            let leader = PathElement::new(vec![*pixel, end], plot::SINGLE.stroke_width(1));
             area.draw(&leader).map_err(plot::failed)?;
         }
         plot::put(area, point.name.clone(), place.left, plot::text(color, HPos::Left, VPos::Center))?;

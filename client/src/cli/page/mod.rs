@@ -47,6 +47,7 @@ pub(crate) fn of(evaluations: &[v1::Evaluation]) -> anyhow::Result<String> {
             "Up is better, left is cheaper. Rings are models asked alone, the diamond is what runs now, large dots are \
              the candidates; the line through a candidate shows it for other prices of money.",
         );
+        page += &singles(evaluations);
         for (place, found) in evaluations.iter().enumerate() {
             page += &candidate(place, found)?;
         }
@@ -83,10 +84,10 @@ fn opening(evaluations: &[v1::Evaluation]) -> String {
     format!(
         "<h1>{headline}</h1>\n<p class=\"muted\">Estimated on {} decisions that {} took, the latest {} of the log; \
          feedback has judged {} of them. Intervals at {}. {}</p>\n",
-        first.rows,
+        count(first.rows),
         escape(&first.incumbent_version),
         percent(first.held_out_fraction),
-        first.judged_rows,
+        count(first.judged_rows),
         percent(1.0 - 2.0 * first.delta),
         escape(&time(first.evaluated_at.as_ref())),
     )
@@ -128,15 +129,38 @@ fn overview(evaluations: &[v1::Evaluation]) -> String {
     )
 }
 
-/// A row of a table: a name, markup beside it, and figures.
+/// A row of a table: a name, markup beside it, and figures; an interval stands below its value.
 fn row(name: &str, beside: &str, cells: &[String]) -> String {
     let mut text = format!("<tr><th scope=\"row\">{}</th><td class=\"muted\">{beside}</td>", escape(name));
     for cell in cells {
         // Writing to a string does not fail.
-        let _ = write!(text, "<td class=\"n\">{}</td>", escape(cell));
+        let _ = match cell.split_once(" (") {
+            None => write!(text, "<td class=\"n\">{}</td>", escape(cell)),
+            Some((value, interval)) => {
+                let interval = interval.trim_end_matches(')');
+                write!(text, "<td class=\"n\">{}<small>{}</small></td>", escape(value), escape(interval))
+            }
+        };
     }
     text += "</tr>\n";
     text
+}
+
+/// Every model asked alone, for those who want the figures of the plot.
+fn singles(evaluations: &[v1::Evaluation]) -> String {
+    let Some(first) = evaluations.first().filter(|first| !first.singles.is_empty()) else {
+        return String::new();
+    };
+    let mut rows = String::new();
+    for single in &first.singles {
+        let cost = money(usd_per_thousand(single.cost_usd_nanos));
+        rows += &row(&single.model, "", &[estimate(single.value.as_ref()), cost, count(single.rows)]);
+    }
+    format!(
+        "<details><summary>Every model asked alone</summary>\n<div class=\"wide\"><table>\n<thead><tr><th>model</th>\
+         <th></th><th class=\"n\">value</th><th class=\"n\">cost of 1,000</th><th class=\"n\">judged rows</th></tr>\
+         </thead>\n<tbody>\n{rows}</tbody></table></div></details>\n"
+    )
 }
 
 fn badge(gate: Option<&v1::Gate>) -> String {
@@ -149,7 +173,9 @@ fn badge(gate: Option<&v1::Gate>) -> String {
 
 fn figure(title: &str, plot: Option<String>, caption: &str) -> String {
     let Some(plot) = plot else { return String::new() };
-    format!("<h2>{title}</h2>\n<figure><div>{plot}</div><figcaption>{caption}</figcaption></figure>\n")
+    format!(
+        "<h2>{title}</h2>\n<figure><div class=\"wide\">{plot}</div><figcaption>{caption}</figcaption></figure>\n"
+    )
 }
 
 /// All that is known of one candidate.
@@ -168,7 +194,7 @@ fn candidate(place: usize, found: &v1::Evaluation) -> anyhow::Result<String> {
              </figcaption></figure>\n",
             score(calibration.ece),
             score(calibration.brier),
-            calibration.rows
+            count(calibration.rows)
         );
     }
     text += "</div>\n</div>\n";
@@ -263,6 +289,25 @@ fn round_money(usd: f64) -> String {
     let text = money(usd);
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     text.to_owned()
+}
+
+/// A score with two decimals, or three where it needs them, for the round values of an axis.
+fn round_score(value: f64) -> String {
+    let text = score(value);
+    text.strip_suffix('0').map(str::to_owned).unwrap_or(text)
+}
+
+/// A count with a comma before every three digits.
+fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// Text that is only text in HTML and SVG.

@@ -6,7 +6,7 @@ use pointsman_client::v1;
 use super::plot::{self, Area, Axis, Margins};
 
 const SIZE: (u32, u32) = (420, 400);
-const MARGINS: Margins = Margins(44, 14, 32, 52);
+const MARGINS: Margins = Margins(44, 14, 34, 56);
 /// Radius of the dot of the fullest bin, in pixels.
 const RADIUS_MAX: f64 = 10.0;
 /// Radius below which a dot is not seen, in pixels.

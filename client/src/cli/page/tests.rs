@@ -8,8 +8,8 @@ fn single(model: &str, value: f64, cost_usd_nanos: i64) -> v1::SingleValue {
     v1::SingleValue { model: model.to_owned(), value: estimated(value, 0.01), cost_usd_nanos, rows: 900 }
 }
 
-/// A candidate beside a dozen models whose points lie close together.
-fn evaluation(version: &str, value: f64, passes: bool) -> v1::Evaluation {
+/// A dozen models whose points lie close together.
+fn singles() -> Vec<v1::SingleValue> {
     let models = [
         ("gpt-4o-2024-05-13", 0.723, 2_900_000),
         ("gemini-1.5-pro-002", 0.719, 1_400_000),
@@ -24,12 +24,26 @@ fn evaluation(version: &str, value: f64, passes: bool) -> v1::Evaluation {
         ("Phi-3-mini-4k-instruct", 0.452, 52_000),
         ("c4ai-command-r-v01", 0.377, 300_000),
     ];
+    models.iter().map(|(name, value, cost)| single(name, *value, *cost)).collect()
+}
+
+fn gate(passes: bool) -> v1::Gate {
     let reason = |name: &str, holds, message: &str| v1::GateReason {
         name: name.to_owned(),
         holds,
         message: message.to_owned(),
     };
-    let singles: Vec<_> = models.iter().map(|(name, value, cost)| single(name, *value, *cost)).collect();
+    v1::Gate {
+        passes,
+        reasons: vec![
+            reason("SHOWN_BETTER", passes, "its gain of +0.021 is above 0 with its lower bound of +0.010"),
+            reason("ENOUGH_ALIKE", true, "the log counts as 412 decisions of its own and 100 are needed"),
+            reason("WITHIN_COST", true, "a request costs $0.00131 and may cost $0.0019"),
+        ],
+    }
+}
+
+fn evaluation(version: &str, value: f64, passes: bool) -> v1::Evaluation {
     let bin = |at: u32, rows| v1::ReliabilityBin {
         predicted_from: f64::from(at) / 15.0,
         predicted_to: f64::from(at + 1) / 15.0,
@@ -57,8 +71,8 @@ fn evaluation(version: &str, value: f64, passes: bool) -> v1::Evaluation {
         difference: estimated(value - 0.727, 0.011),
         cost_usd_nanos: 1_310_000,
         incumbent_cost_usd_nanos: 1_900_000,
-        best_single: singles.first().cloned(),
-        singles,
+        best_single: singles().first().cloned(),
+        singles: singles(),
         agreement_share: 0.71,
         calibration: Some(v1::Calibration {
             rows: 9_875,
@@ -73,14 +87,7 @@ fn evaluation(version: &str, value: f64, passes: bool) -> v1::Evaluation {
             point(500.0, 210_000, value - 0.08),
             point(3_000.0, 90_000, 0.645),
         ],
-        gate: Some(v1::Gate {
-            passes,
-            reasons: vec![
-                reason("SHOWN_BETTER", passes, "its gain of +0.021 is above 0 with its lower bound of +0.010"),
-                reason("ENOUGH_ALIKE", true, "the log counts as 412 decisions of its own and 100 are needed"),
-                reason("WITHIN_COST", true, "a request costs $0.00131 and may cost $0.0019"),
-            ],
-        }),
+        gate: Some(gate(passes)),
         held_out_fraction: 0.3,
         delta: 0.025,
         unsupported_share: 0.004,
@@ -100,9 +107,6 @@ fn a_page_stands_for_itself() {
     assert_eq!(page.matches("<svg ").count(), 4, "forest, frontier, and a calibration each");
     assert!(page.contains("held back"));
     assert!(!page.contains("NaN"));
-    if let Ok(path) = std::env::var("POINTSMAN_PAGE") {
-        std::fs::write(path, page).expect("is written");
-    }
 }
 
 #[test]
@@ -143,4 +147,10 @@ fn money_has_three_digits() {
     check(15.0, "$15.0", "$15");
     check(300.0, "$300", "$300");
     check(1_234.6, "$1235", "$1235");
+}
+
+#[test]
+fn counts_and_scores() {
+    assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+    assert_eq!([0.7, 0.725, 1.0].map(round_score), ["0.70", "0.725", "1.00"]);
 }

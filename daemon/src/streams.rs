@@ -110,7 +110,7 @@ fn report(runs: &[Regret], rounds: usize, seconds: f64) -> Report {
 
 fn table(report: &Report) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     for (what, value) in [
         ("regret", report.regret),
         ("first half", report.regret_first_half),

@@ -30,6 +30,7 @@
 //! moved, its forecast begins anew. What moved is kept as the last alerts.
 
 mod changes;
+mod loosen;
 mod state;
 mod update;
 
@@ -145,7 +146,7 @@ impl Online {
             (None, Some(y)) => {
                 let found = Found { seq, label: y, predicted: reading.quality() };
                 if self.changes.label((lane, model), found, self.settings.alarms) {
-                    update::loosen(heads, lane);
+                    loosen::loosen(heads, lane);
                     reading = update::read(heads, lane, inputs);
                 }
                 reading.shift(heads, y - reading.probability());

@@ -170,9 +170,11 @@ async fn note_running(
             rules.chain([("default", json!(config.default))]).collect::<serde_json::Value>()
         }
         PolicyKind::Bandit | PolicyKind::Reference => {
-            let BanditSettings { alpha, floor, prior, overlap } = artifact.settings;
+            let BanditSettings { shape, scatter, alpha, floor, prior, alarms, overlap } = artifact.settings;
             json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
-                   "prior_surface": prior.surface, "prior_sparse": prior.sparse})
+                   "prior_surface": prior.surface, "prior_projected": prior.projected,
+                   "prior_sparse": prior.sparse, "scatter": scatter.as_str(), "alarms": alarms,
+                   "inputs_dense": shape.dense, "inputs_sparse": shape.sparse})
         }
     };
     let kind = status.kind.as_str().to_owned();

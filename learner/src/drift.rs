@@ -14,12 +14,12 @@
 //!   latter is overconfident while a head learns, and alone rings .7 to 1.9 times on a stream that does not
 //!   change (measured on `tune`).
 //! - CUSUM of the log-likelihood ratio of "all logits are .4 of what the head says" against the head, alarm
-//!   at 10. A model whose strengths moved from one kind of request to another nearly keeps its mean, so the
+//!   at 8. A model whose strengths moved from one kind of request to another nearly keeps its mean, so the
 //!   first test is slow to see it; but the old head is then too sure of itself either way. Where two models
 //!   are swapped, this rings after about 175 rounds and the first after about 1,350.
 //!
 //! Neither rings within 200 labels of the last reset. On a calibrated predictor the first rings in 20,000 labels
-//! with a probability of .2 to .7, depending on its spread, the second with .03 (simulated).
+//! with a probability of .2 to .7, depending on its spread, the second with .06 to .19 (simulated).
 //!
 //! # The watch
 //!
@@ -39,9 +39,7 @@ const ERROR_SLACK: f64 = 0.05;
 const ERROR_SUM_MAX: f64 = 15.0;
 /// What a head's logits are worth once its model has changed under it.
 const STALE_LOGIT: f64 = 0.4;
-/// Log-likelihood ratio of staleness at which the alarm rings.
-const STALE_RATIO_MAX: f64 = 10.0;
-/// Log-likelihood ratio at which a watch says that something moved.
+/// Log-likelihood ratio at which a CUSUM ends.
 const RATIO_MAX: f64 = 8.0;
 /// The change of a quality that a watch looks for.
 const QUALITY_SHIFT: f64 = 0.1;
@@ -77,7 +75,7 @@ impl Alarm {
             *sum = (*sum + term).max(0.0);
         }
         let [up, down, stale] = self.sums;
-        let rings = self.labels > LABELS_MIN && (up.max(down) > ERROR_SUM_MAX || stale > STALE_RATIO_MAX);
+        let rings = self.labels > LABELS_MIN && (up.max(down) > ERROR_SUM_MAX || stale > RATIO_MAX);
         if rings {
             *self = Self { resets: self.resets + 1, ..Self::default() };
         }
@@ -202,6 +200,14 @@ impl Watch {
         let deviation = ((found - mean) / variance.max(LOG_VARIANCE_MIN).sqrt()).clamp(-LOG_REACH, LOG_REACH);
         let term = |deviation: f64| LOG_SHIFT * deviation - 0.5 * LOG_SHIFT * LOG_SHIFT;
         self.step([term(deviation), term(-deviation)], CALLS_MIN, (mean, found))
+    }
+
+    /// What it would say if it had to by now; `None` where nothing points either way.
+    #[must_use]
+    pub fn suspected(&self) -> Option<Moved> {
+        let [up, down] = &self.sides;
+        let (side, direction) = if up.ratio > down.ratio { (up, Direction::Up) } else { (down, Direction::Down) };
+        (side.seen > 0.0).then(|| side.moved(direction))
     }
 
     fn step(&mut self, terms: [f64; 2], seen_min: u64, (expected, found): (f64, f64)) -> Option<Moved> {

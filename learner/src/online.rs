@@ -31,6 +31,7 @@
 
 mod changes;
 mod certainty;
+mod loosen;
 mod state;
 mod update;
 
@@ -176,7 +177,7 @@ impl Online {
             (None, Some(y)) => {
                 let found = Found { seq, label: y, predicted: reading.quality() };
                 if self.changes.label((lane, model), found, self.settings.alarms) {
-                    update::loosen(heads, lane);
+                    loosen::loosen(heads, lane);
                     reading = update::read(heads, lane, (inputs, offset));
                 }
                 reading.shift(heads, y - reading.probability());

@@ -1,7 +1,9 @@
 //! How long a decision takes: a prompt of 200 tokens (900 bytes), twelve models, all of them learned.
 //!
 //! `encode_and_decide` is what a request pays before its hold, with sets of up to one, three and eight
-//! models; the budget with one is 60 µs. `encode`, `score` and `thompson` are parts of it.
+//! models; the budget with one is 60 µs. `encode`, `score` and `thompson` are parts of it. `score/73` is what
+//! heads over fitted features cost (constant, surface statistics, 64 projected dimensions): a few
+//! microseconds for all twelve.
 
 #![allow(missing_docs, reason = "criterion's macro makes public items without documentation")]
 
@@ -19,13 +21,13 @@ use pointsman_router::clock::{Draw, Timestamp};
 use pointsman_router::decide::{Means, decide};
 use pointsman_router::encode::{Encoder, encode};
 use pointsman_router::forecast::{Forecast, Forecasts};
-use pointsman_router::heads::Heads;
+use pointsman_router::heads::{Heads, Inputs, Shape};
 use pointsman_router::ids::{DecisionId, ModelName, TaskType};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, Pricing};
 use pointsman_router::money::{NanoUsd, Price};
 use pointsman_router::policy::{Ask, Contender, Objective, Policy, Snapshot};
 use pointsman_router::request::{AnswerKind, Message, Prompt, Request, Role};
-use pointsman_router::selection::{Utility, thompson};
+use pointsman_router::selection::{Scatter, Utility, picks, thompson};
 use pointsman_router::settings::Settings;
 use pointsman_router::trace::{Trace, TracePlace, TraceSink, TracesFull};
 
@@ -214,6 +216,13 @@ fn parts(c: &mut Criterion) {
     c.bench_function("encode", |b| b.iter(|| encoder.encode(black_box(&request))));
     c.bench_function("score", |b| b.iter(|| policy.score(black_box(&ask))));
     c.bench_function("thompson", |b| b.iter(|| thompson(black_box(&utilities))));
+    c.bench_function("thompson/above", |b| b.iter(|| picks(black_box(&utilities), Scatter::Above)));
+    let mut fitted = Heads::new(BanditSettings::default().prior, Shape { dense: 73, sparse: 0 }, encoder.schema());
+    for name in names() {
+        fitted.add(&name);
+    }
+    let inputs = Inputs { dense: (0_u8..73).map(|i| f32::from(i) / 73.0 - 0.5).collect(), sparse: Vec::new() };
+    c.bench_function("score/73", |b| b.iter(|| fitted.score(black_box(&inputs))));
 }
 
 criterion_group!(benches, whole, parts);

@@ -205,9 +205,12 @@ async fn describe(
             (rules.version().clone(), PolicyKind::Rules, settings)
         }
         None => {
-            let BanditSettings { alpha, floor, prior, overlap, .. } = BanditSettings::default();
+            let BanditSettings { shape, scatter, alpha, floor, prior, alarms, overlap } =
+                BanditSettings::default();
             let settings = json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
-                   "prior_surface": prior.surface, "prior_sparse": prior.sparse});
+                   "prior_surface": prior.surface, "prior_projected": prior.projected,
+                   "prior_sparse": prior.sparse, "scatter": scatter.as_str(), "alarms": alarms,
+                   "inputs_dense": shape.dense, "inputs_sparse": shape.sparse});
             (opening.cold.version(), PolicyKind::Bandit, settings)
         }
     };

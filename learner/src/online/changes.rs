@@ -41,10 +41,11 @@ impl Changes {
             self.lanes.resize(lane + 1, Default::default());
         }
         let Some((alarm, watch)) = self.lanes.get_mut(lane) else { return false };
-        let moved = watch.quality(found.label, found.predicted);
+        let mut moved = watch.quality(found.label, found.predicted);
         let rings = alarms && alarm.observe(found.label, found.predicted);
         if rings {
-            // The head that it was watching is no more.
+            // Nobody's head is loosened without being told of; and the head that was watched is no more.
+            moved = moved.or_else(|| watch.suspected());
             *watch = Watch::default();
         }
         self.note(model, Watched::Quality, found.seq, moved);

@@ -10,6 +10,7 @@ use pointsman_router::request::{AnswerKind, Message, Prompt, Request, Role};
 use proptest::prelude::*;
 
 use super::*;
+use crate::drift::Direction;
 
 const SCHEMA: SchemaHash = SchemaHash(9);
 
@@ -277,6 +278,144 @@ fn bytes_that_are_no_state_are_told_apart() {
         Online::from_bytes(&bytes, BanditSettings::default(), SchemaHash(1)),
         Err(StateError::OtherArtifact { .. })
     ));
+}
+
+/// Two models that are right nine times in ten, until the first is right once in five.
+fn until_the_alarm() -> (Online, u64) {
+    let mut online = online();
+    let mut draw = Draw::from_seed(6);
+    let features = blank([0.2; 8]);
+    let mut teach = |online: &mut Online, seq: u64, model: &str, p: f64| {
+        let y = f64::from(u8::from(draw.uniform() < p));
+        label(online, seq, &features, model, (None, Some(y)));
+    };
+    for seq in 1..=1_200 {
+        teach(&mut online, seq, if seq % 2 == 0 { "a" } else { "b" }, 0.9);
+    }
+    assert_eq!((online.resets("a"), online.resets("b"), online.alerts_total()), (0, 0, 0));
+    let mut seq = 1_200;
+    while online.resets("a") == 0 {
+        seq += 1;
+        teach(&mut online, seq, "a", 0.2);
+    }
+    (online, seq)
+}
+
+#[test]
+fn a_model_that_changed_is_loosened_alone_and_told_of() {
+    let (mut online, seq) = until_the_alarm();
+    assert!(seq < 1_300, "{seq}");
+    let inputs = Inputs::of(&blank([0.2; 8]));
+    let scores = |o: &Online| (o.heads.score(&inputs)[0], o.heads.score(&inputs)[1]);
+    let lane = |o: &Online, model: &str| o.heads.lane(model).unwrap();
+    assert_eq!((lane(&online, "b"), lane(&online, "a")), (0, 1));
+    let (b, a) = scores(&online);
+    assert!(
+        a.variance > 5.0 * b.variance && a.variance < online.heads.prior_score(&inputs).variance,
+        "{a:?} {b:?}"
+    );
+    assert_eq!((online.resets("b"), online.alerts_total()), (0, online.alerts().len() as u64));
+    let alert = online.alerts().next().unwrap().clone();
+    assert_eq!((alert.model.as_str(), alert.what, alert.direction), ("a", Watched::Quality, Direction::Down));
+    assert!(alert.at_seq > 1_200 && alert.at_seq <= seq);
+    assert!(alert.before > 0.6 && alert.after < 0.5, "{alert:?}");
+    // It is nearly new, so a handful of labels says more than the six hundred before.
+    for more in 1..=30 {
+        label(&mut online, seq + more, &blank([0.2; 8]), "a", (None, Some(0.0)));
+    }
+    let (same, low) = scores(&online);
+    assert!(low.mean < -1.0, "{low:?}");
+    assert_eq!((same.mean.to_bits(), same.variance.to_bits()), (b.mean.to_bits(), b.variance.to_bits()));
+    assert!(Online::from_bytes(&online.to_bytes(), BanditSettings::default(), SCHEMA).unwrap() == online);
+}
+
+#[test]
+fn corrections_and_withdrawals_do_not_ring() {
+    let (mut online, seq) = until_the_alarm();
+    let (resets, alerts) = (online.resets("b"), online.alerts_total());
+    for more in 1..600 {
+        let labels = if more % 2 == 0 { (Some(1.0), Some(0.0)) } else { (Some(1.0), None) };
+        label(&mut online, seq + more, &blank([0.2; 8]), "b", labels);
+    }
+    assert_eq!((online.resets("b"), online.alerts_total()), (resets, alerts));
+    let quiet = BanditSettings { alarms: false, ..BanditSettings::default() };
+    let mut quiet = Online::new(quiet, SCHEMA);
+    for seq in 1..2_000 {
+        let y = f64::from(u8::from(seq < 1_000));
+        label(&mut quiet, seq, &blank([0.2; 8]), "a", (None, Some(y)));
+    }
+    assert_eq!(quiet.resets("a"), 0, "without alarms nothing is loosened");
+    assert!(quiet.alerts_total() > 0, "but people are told");
+}
+
+#[test]
+fn a_price_that_jumps_is_told_of_and_forecast_anew() {
+    let mut online = online();
+    let mut draw = Draw::from_seed(3);
+    let model = ModelName::new("m");
+    let mut call = |online: &mut Online, seq: u64, nanos: f64| {
+        let noise = 0.8 + 0.4 * draw.uniform();
+        let call = Call {
+            model: &model,
+            prompt_bytes: 400,
+            tokens_out: 100,
+            cost: NanoUsd::new((nanos * noise) as i64),
+            latency: Duration::from_micros((90_000.0 * noise) as u64),
+        };
+        online.observe(seq, &call);
+    };
+    (1..=400).for_each(|seq| call(&mut online, seq, 30_000.0));
+    assert_eq!(online.alerts_total(), 0);
+    (401..=420).for_each(|seq| call(&mut online, seq, 300_000.0));
+    let alerts: Vec<_> = online.alerts().collect();
+    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    assert_eq!((alerts[0].what, alerts[0].direction), (Watched::Cost, Direction::Up));
+    assert!(alerts[0].at_seq <= 412, "{alerts:?}");
+    assert!(alerts[0].after > 2.0 * alerts[0].before, "{alerts:?}");
+    let (mean, _) = online.forecasts().models[&model].cost_nanos.predict(400).unwrap();
+    assert!((mean.exp() / 300_000.0 - 1.0).abs() < 0.2, "{}", mean.exp());
+    assert!(Online::from_bytes(&online.to_bytes(), BanditSettings::default(), SCHEMA).unwrap() == online);
+}
+
+#[test]
+fn the_last_alerts_are_kept_and_no_more() {
+    let mut online = online();
+    let model = ModelName::new("m");
+    for seq in 1..=20_000_u64 {
+        // It changes its price tenfold every hundred calls.
+        let cost = if seq / 100 % 2 == 0 { 1_000 } else { 10_000 };
+        let latency = Duration::from_micros(500);
+        online.observe(
+            seq,
+            &Call { model: &model, prompt_bytes: 9, tokens_out: 5, cost: NanoUsd::new(cost), latency },
+        );
+    }
+    assert_eq!(online.alerts().len(), ALERTS_MAX);
+    assert!(online.alerts_total() > 100);
+    assert!(online.alerts().is_sorted_by_key(|alert| alert.at_seq));
+    assert!(Online::from_bytes(&online.to_bytes(), BanditSettings::default(), SCHEMA).unwrap() == online);
+}
+
+#[test]
+fn a_dense_shape_lives_through_the_same_bytes() {
+    let settings = BanditSettings::dense(40);
+    let mut online = Online::new(settings, SCHEMA);
+    let mut draw = Draw::from_seed(9);
+    let (one, two) = (ModelName::new("one"), ModelName::new("two"));
+    for seq in 1..300 {
+        let dense = (0..40).map(|i| if i == 0 { 1.0 } else { draw.uniform() as f32 - 0.5 }).collect();
+        let inputs = Inputs { dense, sparse: Vec::new() };
+        let new = Some(f64::from(u8::from(draw.uniform() < 0.6)));
+        let model = if seq % 3 == 0 { &one } else { &two };
+        online.teach_inputs(seq, &InputLesson { inputs: &inputs, model, old: None, new });
+        let other = Inputs { dense: vec![1.0; 9], sparse: vec![(3, 1.0)] };
+        let before = online.heads.clone();
+        online.teach_inputs(seq, &InputLesson { inputs: &other, model, old: None, new });
+        assert_eq!(before, online.heads, "inputs of another shape teach nothing");
+    }
+    assert!(Online::from_bytes(&online.to_bytes(), settings, SCHEMA).unwrap() == online);
+    let cold = Online::from_bytes(&online.to_bytes(), BanditSettings::default(), SCHEMA);
+    assert!(matches!(cold, Err(StateError::OtherArtifact { .. })));
 }
 
 /// Four topics with words of their own; each model is good at one of them.

@@ -5,7 +5,6 @@
 //!
 //! - shift by e: m += Σz·e/(1 + wv), m' += S x·e/(1 + wv)
 //! - narrow: Σ −= w(Σz)(Σz)ᵀ/(1 + wv), S ← S/(1 + overlap·w·x²·S)
-//! - loosen, after a change: Σ and S grow by one factor, but not beyond the prior, and m stays
 //!
 //! Dense inputs are reckoned in f32, sparse ones and everything that is one number in f64; all are stored
 //! as f32 (f32 chose as f64 did over 300,000 rounds). Sums have a fixed order and the exponential is libm's,
@@ -15,14 +14,10 @@
 #![expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
 
 use pointsman_router::bandit::mean_quality;
-use pointsman_router::heads::{Heads, Inputs, Score, dot, triangle};
+use pointsman_router::heads::{Heads, Inputs, Score, dot};
 
 /// Below this a label would tell nothing, and a surprise could never be unlearned.
 const WEIGHT_MIN: f64 = 1e-4;
-/// By what variances grow when a model changed. Best on `tune` with two models swapped half-way: from
-/// 16 to 32 nothing is told apart, 4 learns too slowly, and to forget the mean too costs a little.
-const LOOSENING: f32 = 24.0;
-
 /// What a lane says of a request, with what an update needs.
 pub(super) struct Reading<'a> {
     lane: usize,
@@ -139,22 +134,5 @@ impl Reading<'_> {
             let variance = f64::from(*cell);
             *cell = (variance / (1.0 + overlap * self.weight * x * x * variance)) as f32;
         }
-    }
-}
-
-/// Makes a lane ready to learn anew: it keeps what it believes and holds it to be far less certain, in all
-/// by no more than it was before any feedback.
-pub(super) fn loosen(heads: &mut Heads, lane: usize) {
-    let (stride, shape, prior) = (heads.stride(), heads.shape(), *heads.prior());
-    let diagonal = |i: usize| lane * shape.triangle() + triangle(i, i);
-    let blocks = heads.blocks_mut();
-    let at_first: f32 = (0..shape.dense).map(|i| prior.dense(i)).sum();
-    let now: f32 = (0..shape.dense).map(|i| blocks.dense_covariances[diagonal(i)]).sum();
-    let factor = (at_first / now.max(f32::MIN_POSITIVE)).clamp(1.0, LOOSENING);
-    for cell in &mut blocks.dense_covariances[lane * shape.triangle()..(lane + 1) * shape.triangle()] {
-        *cell *= factor;
-    }
-    for cell in blocks.sparse_variances.iter_mut().skip(lane).step_by(stride.max(1)) {
-        *cell = (*cell * LOOSENING).min(prior.sparse.max(*cell));
     }
 }

@@ -407,10 +407,10 @@ fn a_dense_shape_lives_through_the_same_bytes() {
         let inputs = Inputs { dense, sparse: Vec::new() };
         let new = Some(f64::from(u8::from(draw.uniform() < 0.6)));
         let model = if seq % 3 == 0 { &one } else { &two };
-        online.teach_inputs(seq, &InputLesson { inputs: &inputs, model, old: None, new });
+        online.teach_inputs(seq, &InputLesson { inputs: &inputs, offset: 0.0, model, old: None, new });
         let other = Inputs { dense: vec![1.0; 9], sparse: vec![(3, 1.0)] };
         let before = online.heads.clone();
-        online.teach_inputs(seq, &InputLesson { inputs: &other, model, old: None, new });
+        online.teach_inputs(seq, &InputLesson { inputs: &other, offset: 0.0, model, old: None, new });
         assert_eq!(before, online.heads, "inputs of another shape teach nothing");
     }
     assert!(Online::from_bytes(&online.to_bytes(), settings, SCHEMA).unwrap() == online);

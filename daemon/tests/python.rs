@@ -61,13 +61,24 @@ fn the_readmes_commands_run() -> Result<(), Failure> {
     if !bin.join("pointsman").exists() {
         return not_run("target has no pointsman beside pointsmand; build the workspace");
     }
-    let mut ran = 0;
+    practise(&bin, &daemon, folder.path())?;
+    let (mut ran, mut candidate) = (0, String::new());
     for command in blocks(&readme, "sh").iter().flat_map(|block| block.lines()) {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words.as_slice() {
-            ["pointsman", ..] => {
-                let output = shell(command, &bin).env("POINTSMAN_ADDRESS", &daemon.address).output()?;
-                succeeded(command, &output);
+            ["pointsman", subcommand, rest @ ..] => {
+                // The README cannot know which candidate was trained here, and files go elsewhere.
+                let command = match (*subcommand, rest) {
+                    ("promote", [shown, ..]) => command.replace(shown, &candidate),
+                    _ => command.replace("evaluation.html", &folder.path().join("page.html").to_string_lossy()),
+                };
+                let output = shell(&command, &bin).env("POINTSMAN_ADDRESS", &daemon.address).output()?;
+                let said = succeeded(&command, &output);
+                if *subcommand == "train" {
+                    let named = |word: &&str| word.starts_with("hybrid-");
+                    candidate = said.split_whitespace().find(named).unwrap_or_default().to_owned();
+                    assert!(!candidate.is_empty(), "training names its candidate: {said}");
+                }
                 ran += 1;
             }
             // The daemon itself is up already; what else it can do must at least be spelt right.
@@ -86,6 +97,17 @@ fn the_readmes_commands_run() -> Result<(), Failure> {
         }
     }
     assert!(ran >= 5, "only {ran} commands of the README were found");
+    Ok(())
+}
+
+/// Requests with feedback, enough to train on and to evaluate by.
+fn practise(bin: &Path, daemon: &Daemon, folder: &Path) -> Result<(), Failure> {
+    let rows = folder.join("rows.jsonl");
+    let world = "data/demo/world.toml";
+    let write = format!("pointsmand workload --world {world} --rows 900 --out {}", rows.display());
+    succeeded(&write, &shell(&write, bin).output()?);
+    let play = format!("pointsman play --workload {}", rows.display());
+    succeeded(&play, &shell(&play, bin).env("POINTSMAN_ADDRESS", &daemon.address).output()?);
     Ok(())
 }
 

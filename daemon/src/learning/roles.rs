@@ -352,7 +352,7 @@ mod tests {
         let other = promote(&begun, &asked("c", 1.0, Some(("a", &[]))), &wish(true), moment(3));
         assert_eq!(other, Err(Refused::CanaryRunning { version: "b".into() }));
         let wider = promote(&begun, &asked("b", 0.3, Some(("a", &[]))), &wish(false), moment(3)).unwrap().roles;
-        assert_eq!(wider.open_canary().unwrap().share, 0.3);
+        assert_eq!(wider.open_canary().unwrap().share.to_bits(), 0.3_f64.to_bits());
         let passed = Moment { canary_passed: true, ..moment(4) };
         let done = promote(&begun, &asked("b", 1.0, None), &wish(false), passed).unwrap().roles;
         assert_eq!((done.running.as_str(), done.canary.unwrap().ended), ("b", Some((at(4), CanaryEnd::Promoted))));

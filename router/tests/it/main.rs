@@ -6,6 +6,8 @@ mod accounting;
 #[cfg(test)]
 mod credit;
 #[cfg(test)]
+mod hindsight;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod masks;

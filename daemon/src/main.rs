@@ -152,15 +152,16 @@ fn verify(state_dir: &Path, out: &mut impl std::io::Write) -> anyhow::Result<()>
         "{folder} is no state folder, give one with --state-dir"
     );
     let artifact = serve::artifact(config::installation_secret(state_dir)?);
-    let verified = runtime()?.block_on(verify::verify(state_dir, &artifact))?;
-    let Verified { equal, feedback_mark, trace_mark, labels, from_base } = verified;
-    let from = if from_base { "the base kept at the last pruning" } else { "all rows" };
-    let verdict = if equal { "equal" } else { "DIFFERENT" };
-    writeln!(
-        out,
-        "{verdict}: saved state and rebuild from {from}, {labels} labels, feedback {feedback_mark}, trace {trace_mark}"
-    )?;
-    anyhow::ensure!(equal, "the learned state is not what the rows say, please report this");
+    for (version, verified) in runtime()?.block_on(verify::all(state_dir, artifact))? {
+        let Verified { equal, feedback_mark, trace_mark, labels, from_base } = verified;
+        let from = if from_base { "the base kept at the last pruning" } else { "all rows" };
+        let verdict = if equal { "equal" } else { "DIFFERENT" };
+        writeln!(
+            out,
+            "{verdict}: saved state of {version} and rebuild from {from}, {labels} labels, feedback {feedback_mark}, trace {trace_mark}"
+        )?;
+        anyhow::ensure!(equal, "the learned state is not what the rows say, please report this");
+    }
     Ok(())
 }
 

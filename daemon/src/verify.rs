@@ -6,21 +6,19 @@
 //! an older schema is brought up to date, and requests that a crash cut are marked as cut. The daemon
 //! must not be running on the same state folder.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context as _;
 use pointsman_learner::online::Online;
-use pointsman_router::bandit::BanditSettings;
-use pointsman_router::encode::Encoder;
+use pointsman_router::ids::PolicyVersion;
 use tokio::sync::mpsc;
 
-use crate::backends::Loaded;
-use crate::config;
-use crate::learning::{Artifact, Candidates, LearningError, NoCandidates};
+use crate::learning::{Artifact, Candidates, LearningError};
+use crate::store::artifacts::ArtifactStore;
 use crate::store::ledger::{LedgerStore, StateRole};
 use crate::store::lock::StateLock;
 use crate::store::traces::{TraceStore, TraceStoreSettings};
+use crate::training::known::KnownPolicies;
 
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,35 +35,26 @@ pub struct Verified {
     pub from_base: bool,
 }
 
-/// Verifies the state folder of a configuration and says what was found.
+/// Verifies every policy of a state folder that has a role and learns, the bandit that begins from
+/// nothing first.
 ///
 /// # Errors
-/// A folder that is in use or cannot be read, and bits that differ.
-pub async fn main(loaded: Loaded, out: &mut impl Write) -> anyhow::Result<()> {
-    let state_dir = &loaded.config.server.state_dir;
-    let secret = config::installation_secret(state_dir)?;
-    let artifact = Artifact::cold(BanditSettings::default(), Encoder::new(secret).schema());
-    say(&verify(state_dir, &artifact).await?, &artifact, out)?;
-    for other in others(state_dir, &artifact, &NoCandidates).await? {
-        say(&verify(state_dir, &other).await?, &other, out)?;
+/// A folder that is in use or cannot be read, and a policy whose artifact is gone.
+pub async fn all(state_dir: &Path, cold: Artifact) -> anyhow::Result<Vec<(PolicyVersion, Verified)>> {
+    // A daemon that runs on this folder is noticed before anything is opened.
+    drop(StateLock::take(state_dir)?);
+    let known = KnownPolicies {
+        artifacts: ArtifactStore::open(state_dir)?,
+        ledger: LedgerStore::open(&state_dir.join("ledger.db"), None).await?,
+        schema: cold.basis.schema(),
+    };
+    let others = others(state_dir, &cold, &known).await?;
+    known.ledger.close().await?;
+    let mut found = Vec::new();
+    for artifact in std::iter::once(cold).chain(others) {
+        found.push((artifact.version(), verify(state_dir, &artifact).await?));
     }
-    Ok(())
-}
-
-fn say(found: &Verified, artifact: &Artifact, out: &mut impl Write) -> anyhow::Result<()> {
-    let Verified { equal, feedback_mark, trace_mark, labels, from_base } = found;
-    let rows = if *from_base { "the rows since the base" } else { "all rows" };
-    anyhow::ensure!(
-        equal,
-        "the learned state of {} differs from a rebuild of {rows} (feedback {feedback_mark}, trace {trace_mark})",
-        artifact.version()
-    );
-    writeln!(
-        out,
-        "the learned state equals a rebuild of {rows} bit for bit: {labels} labels, feedback {feedback_mark}, trace {trace_mark} ({})",
-        artifact.version()
-    )?;
-    Ok(())
+    Ok(found)
 }
 
 /// The other policies of a state folder that have a role and learn.

@@ -207,6 +207,10 @@ fn log_count(logs: &[f32; 32], count: i16) -> f32 {
     if count < 0 { -log } else { log }
 }
 
+/// The first row of the tags, and of the sketch.
+const FIRST_TAG: u32 = 1 << 16;
+const FIRST_SKETCH: u32 = FIRST_TAG + (1 << 10);
+
 /// Tells the four parts of a request's features (words, characters, tags, sketch) as rows with their
 /// weighted values, each with the scale that brings it to its length. The learner fits on the same.
 pub fn weigh(features: &Features, idf: &[f32], mut part: impl FnMut(&[(u32, f32)], f32)) {
@@ -226,11 +230,9 @@ pub fn weigh(features: &Features, idf: &[f32], mut part: impl FnMut(&[(u32, f32)
             part(&rows, (0.5 / squares).sqrt());
         }
     }
-    const FIRST_TAG: u32 = TEXT_BUCKETS as u32;
-    const FIRST_SKETCH: u32 = FIRST_TAG + TAG_BUCKETS as u32;
     rows.clear();
     rows.extend(features.tags.iter().map(|tag| {
-        let row = FIRST_TAG + u32::from(*tag) % TAG_BUCKETS as u32;
+        let row = FIRST_TAG + u32::from(*tag) % (FIRST_SKETCH - FIRST_TAG);
         (row, idf[row as usize])
     }));
     let squares: f32 = rows.iter().map(|(_, value)| value * value).sum();
@@ -344,6 +346,11 @@ mod tests {
         assert!(!made((2, 0), Numbers { idf: vec![0.0], ..numbers(2) }));
         assert!(!made((2, 0), Numbers { shift: vec![f32::NAN; 2], ..numbers(2) }));
         assert!(!made((usize::MAX, 1), numbers(2)));
+    }
+
+    #[test]
+    fn tags_and_sketch_have_rows_of_their_own() {
+        assert_eq!((FIRST_TAG as usize, FIRST_SKETCH as usize), (TEXT_BUCKETS, TEXT_BUCKETS + TAG_BUCKETS));
     }
 
     #[test]

@@ -211,9 +211,8 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     let (wide_a, wide_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest: f32 = wide_a.remainder().iter().zip(wide_b.remainder()).map(|(x, y)| (x - y) * (x - y)).sum();
     for (a, b) in wide_a.zip(wide_b) {
-        for i in 0..LANES {
-            let apart = a[i] - b[i];
-            sums[i] += apart * apart;
+        for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
+            *sum += (x - y) * (x - y);
         }
     }
     sums.iter().sum::<f32>() + rest

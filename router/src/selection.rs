@@ -122,7 +122,8 @@ pub fn floor(picks: &mut [f64], epsilon: f64) {
 /// explored by itself (RECIPES: a uniform floor starves the gate). No probability falls below
 /// 1 − `share` of what it was, and what is moved is at most `share` times the distance of the two.
 ///
-/// Both slices are distributions over the same contenders; a `share` outside [0, 1] is held to it.
+/// Both slices are distributions over the same contenders, which may as well be whole sets; a `share`
+/// outside [0, 1] is held to it.
 pub fn aim(picks: &mut [f64], towards: &[f64], share: f64) -> f64 {
     let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
     let mut lifted = vec![false; picks.len()];

@@ -2,7 +2,7 @@
 //!
 //! - *drifted*: the candidate of the first column, which the gate lets pass. After the log was written
 //!   the models that it calls more than the running policy does lose four fifths of what they score, one
-//!   after the other, until it is worse by .03.
+//!   after the other, until it is worse by .03 or none of them is left.
 //! - *overfitted*: it was trained on the very rows that it is evaluated on, every other one of the set, and
 //!   knows them by heart. The traffic is the other rows, of which it has learned nothing but noise.
 

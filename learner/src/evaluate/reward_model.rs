@@ -325,12 +325,12 @@ struct Penalty<'a> {
 /// in lanes, and always in the same order.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let length = a.len().min(b.len());
-    let (a, b) = (a[..length].chunks_exact(4), b[..length].chunks_exact(4));
-    let ends: f64 = a.remainder().iter().zip(b.remainder()).map(|(x, y)| x * y).sum();
+    let ((a, a_rest), (b, b_rest)) = (a[..length].as_chunks::<4>(), b[..length].as_chunks::<4>());
+    let ends: f64 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
     let mut sums = [0.0; 4];
-    for (a, b) in a.zip(b) {
-        for (sum, (x, y)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += x * y;
+    for (x, y) in a.iter().zip(b) {
+        for lane in 0..4 {
+            sums[lane] += x[lane] * y[lane];
         }
     }
     (sums[0] + sums[1]) + (sums[2] + sums[3]) + ends

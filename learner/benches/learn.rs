@@ -4,6 +4,7 @@
 //! label, as `pointsmand streams` does; at most 10 µs, which is 100,000 rounds a second on one thread.
 
 #![allow(missing_docs, reason = "criterion's macro makes public items without documentation")]
+#![expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a bench over tables of its own")]
 
 use std::hint::black_box;
 

@@ -61,6 +61,9 @@ pub struct TrainingRow {
     pub logged: Option<Logged>,
 }
 
+/// Rows as they are read; what reading meets comes in place of a row.
+pub type RowReading<'a, E> = Box<dyn Iterator<Item = Result<TrainingRow, E>> + 'a>;
+
 /// A source of rows that can be read again and again.
 pub trait Rows {
     /// What reading may meet.
@@ -76,7 +79,7 @@ pub trait Rows {
     ///
     /// # Errors
     /// What opening the source met; what reading met comes in place of a row.
-    fn read(&self) -> Result<Box<dyn Iterator<Item = Result<TrainingRow, Self::Error>> + '_>, Self::Error>;
+    fn read(&self) -> Result<RowReading<'_, Self::Error>, Self::Error>;
 }
 
 /// Rows that are in memory.
@@ -99,7 +102,7 @@ impl Rows for InMemory {
         self.rows.len() as u64
     }
 
-    fn read(&self) -> Result<Box<dyn Iterator<Item = Result<TrainingRow, Self::Error>> + '_>, Self::Error> {
+    fn read(&self) -> Result<RowReading<'_, Self::Error>, Self::Error> {
         Ok(Box::new(self.rows.iter().cloned().map(Ok)))
     }
 }

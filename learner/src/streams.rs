@@ -34,6 +34,7 @@ const VERSION: u32 = 1;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 64;
 /// Inputs that the learner takes beside the constant.
+#[expect(clippy::cast_possible_truncation, reason = "eighty")]
 pub const INPUTS_MAX: u32 = DENSE_MAX as u32 - 1;
 /// Models that a stream may have.
 pub const MODELS_MAX: u32 = 256;
@@ -301,6 +302,7 @@ mod tests {
     use super::*;
 
     /// A small stream: two models, one of them right when the first input is positive.
+    #[expect(clippy::cast_possible_truncation, reason = "small numbers of a test")]
     fn bytes(rounds: u32) -> Vec<u8> {
         let mut draw = Draw::from_seed(8);
         let mut out = MAGIC.to_vec();

@@ -315,7 +315,8 @@ mod tests {
             at_half = if second == 1_800 { left } else { at_half };
         }
         assert!((0.4..0.6).contains(&at_half), "half of it is left at half time: {at_half}");
-        assert!((0.0..0.08).contains(&left), "and hardly anything at the end: {left}");
+        // The window's own budget is the hard stop; without it the last requests may end a little beyond.
+        assert!((-0.005..0.08).contains(&left), "and hardly anything at the end: {left}");
     }
 
     #[test]

@@ -13,13 +13,10 @@
 //! was not fitted has no quality here; whoever asks falls back on what it knows. Fitting is the
 //! learner's; this module only reads.
 
-#![expect(clippy::indexing_slicing, reason = "tables whose lengths `is_sound` checks before anything is read")]
-
 use serde::{Deserialize, Serialize};
 
 use crate::features::SURFACE_DIMS;
 use crate::ids::ModelName;
-use crate::projection::PLAIN_DIMS;
 
 /// How sharply responsibilities fall with the squared distance from a centroid.
 pub const SHARPNESS: f32 = 15.0;
@@ -161,7 +158,6 @@ pub fn to_cluster_inputs(inputs: &mut [f32]) {
     if length > 0.0 {
         text.iter_mut().for_each(|z| *z /= length);
     }
-    debug_assert!(PLAIN_DIMS == SURFACE_DIMS + 1, "the constant is no input of distances");
 }
 
 impl Landmarks {
@@ -221,6 +217,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::projection::PLAIN_DIMS;
 
     const WIDTH: usize = PLAIN_DIMS + 3;
 

@@ -40,7 +40,7 @@ pub struct Utility {
 /// Standard deviations that a Gaussian reaches to each side.
 const REACH: f64 = 4.5;
 /// Standard deviations that a cell is wide.
-const CELL: f64 = 0.6;
+const CELL: f64 = 0.5;
 /// More cells than this are never made; the last one then takes the rest.
 const CELLS_MAX: usize = 192;
 /// Certain contenders are treated as this wide, relative to the largest utility.

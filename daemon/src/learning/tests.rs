@@ -38,8 +38,9 @@ use crate::feedback::{FeedbackDesk, FeedbackError};
 use crate::money::BudgetLedger;
 use crate::reports::Reports;
 use crate::store::StoreError;
-use crate::store::ledger::{AckStatus, NewFeedback};
-use crate::store::ledger::{FeedbackCommitted, LedgerStore, StateRole};
+use crate::store::ledger::{
+    AckStatus, FeedbackCommitted, LedgerStore, NewFeedback, PolicyRunState, StateRole, StoredPolicy,
+};
 use crate::store::traces::support::{START, sample};
 use crate::store::traces::{Committed, TraceStore};
 use crate::store::traces::{NewReport, Retention as Keep, Tally, TraceStoreSettings};
@@ -261,6 +262,12 @@ impl School {
     }
 
     /// Waits until all that is committed is booked and learned.
+    /// The policies that were trained here.
+    pub(crate) async fn candidates(&self) -> Vec<StoredPolicy> {
+        let all = self.ledger.stored_policies().await.unwrap();
+        all.into_iter().filter(|policy| policy.row.state == PolicyRunState::Candidate).collect()
+    }
+
     pub(crate) async fn rest(&self) {
         let traces = self.booked().await;
         let feedback = self.ledger.feedback_through().await.unwrap();

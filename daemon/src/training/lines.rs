@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::bufread::MultiGzDecoder;
-use pointsman_learner::rows::{Rows, Seen, TrainingRow};
+use pointsman_learner::rows::{RowReading, Rows, Seen, TrainingRow};
 use pointsman_proto::v1;
 use pointsman_router::check::check;
 use pointsman_router::encode::Encoder;
@@ -232,7 +232,7 @@ impl Rows for FileRows {
         self.lines
     }
 
-    fn read(&self) -> Result<Box<dyn Iterator<Item = Result<TrainingRow, LinesError>> + '_>, LinesError> {
+    fn read(&self) -> Result<RowReading<'_, LinesError>, LinesError> {
         Ok(Box::new(self.pass()?))
     }
 }

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use pointsman_learner::rows::{Logged, Rows, Seen, TrainingRow};
+use pointsman_learner::rows::{Logged, RowReading, Rows, Seen, TrainingRow};
 use pointsman_router::features::{Features, SchemaHash};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::trace::Trace;
@@ -75,7 +75,7 @@ impl Rows for StoredRows<'_> {
         self.log.len_hint()
     }
 
-    fn read(&self) -> Result<Box<dyn Iterator<Item = Result<TrainingRow, StoreError>> + '_>, StoreError> {
+    fn read(&self) -> Result<RowReading<'_, StoreError>, StoreError> {
         self.passed_over.set(0);
         self.read.set(0);
         let rows = self.log.read()?.filter_map(|logged| {

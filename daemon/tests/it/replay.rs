@@ -227,9 +227,14 @@ fn changes_on_the_way_show_in_their_phases() {
     let rows: Vec<_> = report.phases.iter().map(|phase| (phase.from_row, phase.rows)).collect();
     assert_eq!(rows, [(0, 300), (300, 300), (600, 300)]);
     assert!(report.phases[1].score_mean < 1e-9, "{:?}", report.phases);
-    assert!((report.phases[0].score_mean - report.phases[2].score_mean).abs() < 0.1, "{:?}", report.phases);
+    assert!((report.phases[0].score_mean - report.phases[2].score_mean).abs() < 0.2, "{:?}", report.phases);
     let used: Vec<f64> = report.phases.iter().map(|phase| phase.budget_utilisation.unwrap()).collect();
-    assert!((used[0] - 0.5).abs() < 0.1 && (used[1] - 0.5).abs() < 0.1 && (used[2] - 5.0).abs() < 1.0, "{used:?}");
+    // Ten times dearer, it would use five times the ceiling: pacing lets it have what was saved before.
+    assert!(
+        (used[0] - 0.5).abs() < 0.1 && (used[1] - 0.5).abs() < 0.1 && (1.7..2.2).contains(&used[2]),
+        "{used:?}"
+    );
+    assert!((0.9..1.005).contains(&report.budget_utilisation.unwrap()), "{used:?}");
     assert!((report.budget_utilisation.unwrap() - used.iter().sum::<f64>() / 3.0).abs() < 1e-9);
     assert!(report.budget_utilisation_max.unwrap() >= report.budget_utilisation.unwrap());
 

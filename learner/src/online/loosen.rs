@@ -88,6 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::needless_range_loop, reason = "the sum of a product of matrices")]
     fn an_inverse_is_one() {
         let mut draw = Draw::from_seed(3);
         let root: Vec<Vec<f64>> = (0..12).map(|_| (0..12).map(|_| draw.uniform() - 0.5).collect()).collect();

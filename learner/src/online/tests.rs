@@ -349,6 +349,7 @@ fn corrections_and_withdrawals_do_not_ring() {
 }
 
 #[test]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 fn a_price_that_jumps_is_told_of_and_forecast_anew() {
     let mut online = online();
     let mut draw = Draw::from_seed(3);
@@ -397,6 +398,7 @@ fn the_last_alerts_are_kept_and_no_more() {
 }
 
 #[test]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 fn a_dense_shape_lives_through_the_same_bytes() {
     let settings = BanditSettings::dense(40);
     let mut online = Online::new(settings, SCHEMA);

@@ -4,6 +4,13 @@
 //! The streams are made by a script that is not part of this repository; POINTSMAN_STREAMS names their folder.
 //! Without it the tests say so and pass.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a reference of its own, outside any function that clippy takes for a test"
+)]
+
 use std::path::PathBuf;
 
 use pointsman_learner::online::{InputLesson, Online};

@@ -38,13 +38,13 @@ async fn a_candidate_comes_after_so_much_feedback_and_not_again() {
     let retraining = retraining(&school, due).await;
     judged(&school, 0..299).await;
     retraining.step(&incumbent()).await.unwrap();
-    assert_eq!(school.ledger.stored_policies().await.unwrap().len(), 0);
+    assert_eq!(school.candidates().await.len(), 0);
     judged(&school, 299..400).await;
     retraining.step(&incumbent()).await.unwrap();
-    let policies = school.ledger.stored_policies().await.unwrap();
+    let policies = school.candidates().await;
     assert_eq!(policies.len(), 1);
     retraining.step(&incumbent()).await.unwrap();
-    assert_eq!(school.ledger.stored_policies().await.unwrap().len(), 1);
+    assert_eq!(school.candidates().await.len(), 1);
     let report = retraining.report().await.unwrap();
     assert_eq!(report.last_version, policies[0].row.version.as_str());
     assert_eq!(

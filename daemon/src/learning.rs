@@ -5,11 +5,11 @@
 //! ([`crate::verify`] proves it). Requests never wait for it: they read the last published snapshot
 //! behind an atomic pointer. A row whose trace is gone moves the mark and teaches nothing.
 //!
-//! Every policy that may have to decide has a state of its own ([`student`]): the one that runs, the
+//! Every policy that may have to decide has a state of its own (`student`): the one that runs, the
 //! one before it, so that a rollback is one step and current, and whoever is on trial. The bandit that
 //! begins from nothing always learns: it needs no artifact, so there is always one that can run.
-//! [`class`] is all of them, [`teacher`] the loop that feeds them, [`published`] what requests read,
-//! [`handle`] how the rest of the daemon asks. Who runs is a [`roles`] matter: [`changes`] makes a change
+//! `class` is all of them, `teacher` the loop that feeds them, `published` what requests read,
+//! `handle` how the rest of the daemon asks. Who runs is a `roles` matter: `changes` makes a change
 //! durable, then publishes it, in one turn of the loop, so no lesson falls between the two.
 //!
 //! States are saved together with their marks. Before one is saved the trace file is synced, so a

@@ -189,7 +189,7 @@ impl MeanCost {
 
 /// Spreads what is left of a window over the requests that it is still going to see.
 ///
-/// How many those are is the rate at which requests came, forgotten over [`RATE_REQUESTS`] requests, times
+/// How many those are is the rate at which requests came, averaged over some two hundred of them, times
 /// the time that is left. There is no hard stop beside it: the window's own budget is one.
 #[derive(Debug, Clone, Default)]
 pub struct WindowShare {

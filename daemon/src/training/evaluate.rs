@@ -3,8 +3,8 @@
 //! Held out are the latest judged decisions: those whose first feedback came after the last feedback
 //! that the candidate was trained on, and among the latest share that was asked for. For each of them
 //! the candidate is asked again: with the features of the trace, the models that were on offer with
-//! their expected costs, and the completion of the set as `decide` does it ([`cases`]). What it would
-//! have drawn, weighed against what was drawn, is its value ([`value`]); the learner says how sure that
+//! their expected costs, and the completion of the set as `decide` does it (`cases`). What it would
+//! have drawn, weighed against what was drawn, is its value (`value`); the learner says how sure that
 //! is, and whether it suffices.
 //!
 //! The log keeps neither what the budget had left nor a request's own cap, so sets of several models

@@ -13,7 +13,7 @@ use pointsman_learner::online::{InputLesson, Online};
 use pointsman_router::bandit::{BanditSettings, Choice};
 use pointsman_router::clock::Draw;
 use pointsman_router::features::SchemaHash;
-use pointsman_router::heads::Inputs;
+use pointsman_router::inputs::Inputs;
 use pointsman_router::ids::ModelName;
 
 const DENSE: usize = 65;

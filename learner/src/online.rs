@@ -19,6 +19,9 @@
 //! | a | none | withdrawn: the same with b = the present prediction, as if it had been no surprise |
 //! | none | none | nothing |
 //!
+//! Each step is one of the model's own head and of the shared one together, since their sum is what the
+//! label speaks of. A first label makes all heads one label older.
+//!
 //! A label that was withdrawn leaves the certainty behind that it brought; if one comes again later,
 //! it counts as a first one.
 //!
@@ -42,7 +45,8 @@ use pointsman_router::artifact::Artifact;
 use pointsman_router::bandit::{BanditPolicy, BanditSettings};
 use pointsman_router::features::{Features, SchemaHash};
 use pointsman_router::forecast::{Forecasts, LogLine};
-use pointsman_router::heads::{Heads, Inputs};
+use pointsman_router::heads::Heads;
+use pointsman_router::inputs::Inputs;
 use pointsman_router::hybrid::{HybridPolicy, Standing};
 use pointsman_router::ids::{ModelName, PolicyVersion};
 use pointsman_router::money::NanoUsd;
@@ -119,7 +123,7 @@ impl Online {
         Self {
             settings,
             version: settings.version(schema),
-            heads: Arc::new(Heads::new(settings.prior, settings.shape, schema)),
+            heads: Arc::new(Heads::new((settings.prior, settings.shared), settings.shape, schema)),
             artifact: None,
             forecasts: Arc::new(Forecasts::default()),
             changes: Changes::default(),
@@ -182,6 +186,7 @@ impl Online {
                 }
                 reading.shift(heads, y - reading.probability());
                 reading.narrow(heads, f64::from(self.settings.overlap));
+                update::grow_older(heads);
             }
             (Some(a), Some(b)) => reading.shift(heads, b - a),
             (Some(a), None) => reading.shift(heads, reading.probability() - a),

@@ -21,7 +21,8 @@ use pointsman_router::clock::{Draw, Timestamp};
 use pointsman_router::decide::{Means, decide};
 use pointsman_router::encode::{Encoder, encode};
 use pointsman_router::forecast::{Forecast, Forecasts};
-use pointsman_router::heads::{Heads, Inputs, Shape};
+use pointsman_router::heads::Heads;
+use pointsman_router::inputs::{Inputs, Shape};
 use pointsman_router::ids::{DecisionId, ModelName, TaskType};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, Pricing};
 use pointsman_router::money::{NanoUsd, Price};
@@ -125,7 +126,7 @@ fn pool() -> Arc<Pool> {
 /// A policy as feedback would have left it: every number set, every model somewhat known.
 fn policy(encoder: &Encoder) -> BanditPolicy {
     let settings = BanditSettings::default();
-    let mut heads = Heads::new(settings.prior, settings.shape, encoder.schema());
+    let mut heads = Heads::new((settings.prior, settings.shared), settings.shape, encoder.schema());
     for name in names() {
         heads.add(&name);
     }
@@ -217,7 +218,7 @@ fn parts(c: &mut Criterion) {
     c.bench_function("score", |b| b.iter(|| policy.score(black_box(&ask))));
     c.bench_function("thompson", |b| b.iter(|| thompson(black_box(&utilities))));
     c.bench_function("thompson/above", |b| b.iter(|| picks(black_box(&utilities), Scatter::Above)));
-    let mut fitted = Heads::new(BanditSettings::default().prior, Shape { dense: 73, sparse: 0 }, encoder.schema());
+    let mut fitted = Heads::new((BanditSettings::default().prior, None), Shape { dense: 73, sparse: 0 }, encoder.schema());
     for name in names() {
         fitted.add(&name);
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::features::SchemaHash;
-use crate::heads::Shape;
+use crate::inputs::Shape;
 use crate::ids::{PolicyVersion, TaskType};
 use crate::projection::Projection;
 use crate::quality::Quality;

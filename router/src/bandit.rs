@@ -2,8 +2,9 @@
 //!
 //! Quality comes from the heads, cost from the forecasts, and they meet only here: q is the mean of
 //! the logistic under the head's belief, u = q − price, and the uncertainty of q by the delta method
-//! is what the sampler explores with, around the mean or above it alone ([`Scatter`]). So a price change is felt at once and is never mistaken for
-//! a change of quality.
+//! is what the sampler explores with, around the mean or above it alone ([`Scatter`]), the more widely the
+//! newer a model is ([`crate::cooling`]). So a price change is felt at once and is never mistaken for a
+//! change of quality.
 //!
 //! A policy is a snapshot: it never changes once it is made. The version names the artifact (settings
 //! and schema), not the online state, so traces of one artifact share one version while it learns.
@@ -14,8 +15,10 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::cooling::Cooling;
 use crate::features::SchemaHash;
-use crate::heads::{Heads, Inputs, Prior, Score, Shape};
+use crate::heads::{Heads, Prior, Score};
+use crate::inputs::{Inputs, Shape};
 use crate::ids::PolicyVersion;
 use crate::policy::{Ask, Completion, Contender, Estimate, Policy, PolicyKind, Scored};
 use crate::selection::{Scatter, Utility, floor, picks};
@@ -27,12 +30,14 @@ pub struct BanditSettings {
     pub shape: Shape,
     /// Where the draws lie about the mean utility.
     pub scatter: Scatter,
-    /// Standard deviations of the belief are shrunk by this before the draw; 1 is plain Thompson.
-    pub alpha: f64,
+    /// How wide the draws are about the mean.
+    pub cooling: Cooling,
     /// Probability that is spread evenly over all contenders.
     pub floor: f64,
-    /// The belief about a model before any feedback.
+    /// The belief about a model before any feedback; beside what is shared, about its difference.
     pub prior: Prior,
+    /// The belief about what all models have in common; `None`: each is learned alone.
+    pub shared: Option<Prior>,
     /// Whether a head is loosened when it no longer fits its model.
     pub alarms: bool,
     /// How much faster than alone each sparse input grows certain: n-grams of one text tell the same
@@ -46,9 +51,10 @@ impl Default for BanditSettings {
         Self {
             shape: Shape::COLD,
             scatter: Scatter::Around,
-            alpha: 0.5,
+            cooling: Cooling::COLD_START,
             floor: 0.0,
-            prior: Prior::default(),
+            prior: Prior::OWN,
+            shared: Some(Prior::SHARED),
             alarms: true,
             overlap: 10.0,
         }
@@ -56,7 +62,7 @@ impl Default for BanditSettings {
 }
 
 /// Changes whenever equal settings learn or choose otherwise.
-const BANDIT_VERSION: &str = "pointsman bandit 2";
+const BANDIT_VERSION: &str = "pointsman bandit 3";
 
 impl BanditSettings {
     /// Over this many dense inputs of length about one, the constant among them, and no sparse ones: the
@@ -66,8 +72,9 @@ impl BanditSettings {
         Self {
             shape: Shape { dense, sparse: 0 },
             scatter: Scatter::Above,
-            alpha: 0.25,
+            cooling: Cooling::none(0.25),
             prior: Prior { bias: 4.0, surface: 4.0, projected: 4.0, sparse: 0.0 },
+            shared: None,
             ..Self::default()
         }
     }
@@ -79,7 +86,9 @@ impl BanditSettings {
     pub fn fitted(dense: usize) -> Self {
         Self {
             shape: Shape { dense, sparse: 0 },
+            cooling: Cooling::none(0.5),
             prior: Prior { bias: 1.0, surface: 0.02, projected: 1.0, sparse: 0.0 },
+            shared: None,
             ..Self::default()
         }
     }
@@ -87,15 +96,19 @@ impl BanditSettings {
     /// The version of the artifact with features of this meaning: `bandit-` and 16 hex digits.
     #[must_use]
     pub fn version(&self, schema: SchemaHash) -> PolicyVersion {
-        let Self { shape, scatter, alpha, floor, prior, alarms, overlap } = *self;
-        let Prior { bias, surface, projected, sparse } = prior;
-        let mut text = format!("{BANDIT_VERSION} {:016x} {:016x}", schema.0, alpha.to_bits());
+        let Self { shape, scatter, cooling, floor, prior, shared, alarms, overlap } = *self;
+        let mut text = format!("{BANDIT_VERSION} {:016x} {} {}", schema.0, shape.dense, shape.sparse);
         // Writing to a String cannot fail.
-        let _ = write!(text, " {:016x} {} {}", floor.to_bits(), shape.dense, shape.sparse);
-        let _ = write!(text, " {} {}", scatter.as_str(), if alarms { "alarms" } else { "" });
-        for setting in [bias, surface, projected, sparse, overlap] {
-            let _ = write!(text, " {:08x}", setting.to_bits());
+        for setting in [cooling.first, cooling.least, cooling.labels, floor] {
+            let _ = write!(text, " {:016x}", setting.to_bits());
         }
+        let _ = write!(text, " {} {}", scatter.as_str(), if alarms { "alarms" } else { "" });
+        for Prior { bias, surface, projected, sparse } in [prior].into_iter().chain(shared) {
+            for setting in [bias, surface, projected, sparse] {
+                let _ = write!(text, " {:08x}", setting.to_bits());
+            }
+        }
+        let _ = write!(text, " overlap {:08x}", overlap.to_bits());
         PolicyVersion::from(format!("bandit-{:016x}", xxh3_64(text.as_bytes())))
     }
 }
@@ -137,7 +150,7 @@ impl BanditPolicy {
     /// What it says of these contenders.
     pub fn estimates(&self, inputs: &Inputs, choices: impl ExactSizeIterator<Item = Choice>) -> Vec<Estimate> {
         let lanes = self.heads.score(inputs);
-        let prior = self.heads.prior_score(inputs);
+        let prior = self.heads.prior_score(inputs, &lanes);
         let mut estimates = Vec::with_capacity(choices.len());
         let mut utilities = Vec::with_capacity(choices.len());
         for Choice { lane, offset, price, barred } in choices {
@@ -145,7 +158,8 @@ impl BanditPolicy {
             let score = Score { mean: mean + offset, variance };
             let quality = mean_quality(score);
             let utility = quality - price;
-            let sd = quality * (1.0 - quality) * self.settings.alpha * f64::from(score.variance).sqrt();
+            let width = self.settings.cooling.width(lane.map_or(0.0, |lane| self.heads.age(lane)));
+            let sd = quality * (1.0 - quality) * width * f64::from(score.variance).sqrt();
             estimates.push(Estimate { quality, utility, pick: 0.0 });
             utilities.push(Utility { mean: if barred { f64::NEG_INFINITY } else { utility }, sd });
         }
@@ -233,7 +247,7 @@ mod tests {
 
     /// Heads in which model i has this logit and variance whatever is asked.
     fn heads(beliefs: &[(f32, f32)]) -> Heads {
-        let mut heads = Heads::new(Prior::default(), Shape::COLD, SchemaHash(0));
+        let mut heads = Heads::new((Prior::OWN, None), Shape::COLD, SchemaHash(0));
         for (i, (mean, variance)) in beliefs.iter().enumerate() {
             let lane = heads.add(&ModelName::from(format!("m{i}")));
             let blocks = heads.blocks_mut();
@@ -286,7 +300,7 @@ mod tests {
         let one = version(BanditSettings::default(), 1);
         assert_eq!(one, version(BanditSettings::default(), 1));
         assert_ne!(one, version(BanditSettings::default(), 2));
-        assert_ne!(one, version(BanditSettings { alpha: 0.4, ..BanditSettings::default() }, 1));
+        assert_ne!(one, version(BanditSettings { overlap: 9.0, ..BanditSettings::default() }, 1));
         assert_ne!(
             one,
             version(BanditSettings { shape: Shape { dense: 9, sparse: 0 }, ..BanditSettings::default() }, 1)

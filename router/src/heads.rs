@@ -4,63 +4,37 @@
 //! projected dimensions where there are some) the covariance is full; over the sparse ones x (hashed text,
 //! tags, sketch) it is diagonal, because a full one would not fit and a text touches 1,500 of them. A score
 //! is the mean logit m·z + m'·x and its variance from the dense inputs alone: measured on recorded
-//! outcomes, the diagonal's variance only adds noise to the choice. How many inputs of each kind there are
-//! is the [`Shape`], which an artifact fixes.
+//! outcomes, the diagonal's variance only adds noise to the choice.
+//!
+//! # What all models have in common
+//!
+//! What is hard for one model is mostly hard for the others too. So there may be a shared head, whose
+//! belief is added to each model's own: every label teaches both, jointly, and a model's own weights have
+//! only its difference left to learn. It counts for the mean alone: what all have in common tells none of
+//! them apart, so its variance is no reason to explore. A model that is new begins with what is hard for all.
 //!
 //! # Layout
 //!
 //! Sparse rows lie input-major with the models as neighbouring lanes, so one pass over a text scores all
-//! models. Dense means and covariances lie model by model, the latter as packed lower triangles: measured
+//! models, the shared head the first of them. Dense means and covariances lie model by model, the latter as packed lower triangles: measured
 //! for 12 models and 73 inputs, a dot product of each triangle with the packed products zᵢzⱼ scores as
 //! fast as models in lanes do, and an update, which touches one model, is several times faster.
 //!
 //! A lane, once given, stays; models are added without touching the bits of the others, and a model that
-//! was removed simply is not asked about. This module stores and reads; `learner::online` writes, through
-//! [`Heads::blocks_mut`].
+//! was removed simply is not asked about. A lane's age is the number of labels that all lanes together
+//! have taken in since it was added, or since it was loosened. This module stores and reads;
+//! `learner::online` writes, through [`Heads::blocks_mut`].
 
 #![expect(clippy::indexing_slicing, reason = "rows times stride, lengths fixed when a lane is added")]
-#![expect(clippy::cast_possible_truncation, reason = "numbers of rows are far below 65,536")]
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use crate::features::{
-    FIRST_CHAR_BUCKET, Features, SKETCH_DIMS, SURFACE_DIMS, SchemaHash, TAG_BUCKETS, TextCount,
-};
+use crate::features::SchemaHash;
 use crate::ids::ModelName;
+use crate::inputs::{DENSE_ROWS, Inputs, Shape, triangle};
 
-/// Rows that the text's buckets are folded to.
-pub const TEXT_ROWS: usize = 1 << 12;
-/// Sparse inputs at cold start: text, tags, sketch.
-pub const SPARSE_ROWS: usize = TEXT_ROWS + TAG_BUCKETS + SKETCH_DIMS;
-/// Dense inputs at cold start: one and the surface statistics.
-pub const DENSE_ROWS: usize = 1 + SURFACE_DIMS;
-/// Dense inputs beyond which an update is no longer worth its time: it grows with their square.
-pub const DENSE_MAX: usize = 80;
 /// Lanes are added in groups of this size.
 const LANES: usize = 8;
-
-/// How many inputs heads have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Inputs with a full covariance: the constant first, then the surface statistics, then projected
-    /// dimensions. At least one; more than [`DENSE_MAX`] are slow.
-    pub dense: usize,
-    /// Inputs with a diagonal covariance, at most 65,536.
-    pub sparse: usize,
-}
-
-impl Shape {
-    /// The inputs of an artifact without fitted features, as [`Inputs::of`] makes them.
-    pub const COLD: Self = Self { dense: DENSE_ROWS, sparse: SPARSE_ROWS };
-
-    /// Entries of the packed lower triangle of a dense covariance; entry (i, j), j ≤ i, is at
-    /// i(i + 1)/2 + j.
-    #[must_use]
-    pub const fn triangle(self) -> usize {
-        triangle(self.dense, 0)
-    }
-}
 
 /// A model's belief before any feedback: mean zero and these variances.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,20 +50,15 @@ pub struct Prior {
 }
 
 impl Prior {
+    /// Of a model's own difference from what is shared, at cold start: the best of those tried on recorded
+    /// outcomes and on simulated topics.
+    pub const OWN: Self = Self { bias: 1.0, surface: 0.05, projected: 1.0, sparse: 0.8 };
+    /// Of what all models have in common, at cold start.
+    pub const SHARED: Self = Self { bias: 4.0, surface: 0.25, projected: 4.0, sparse: 2.0 };
     /// Of a head that stands on a fitted logit, before the rows of the fit: it mends, and does not know
     /// better.
     pub const FITTED: Self = Self { bias: 0.1, surface: 0.005, projected: 0.3, sparse: 0.0 };
-}
 
-impl Default for Prior {
-    /// The best of those tried on recorded outcomes of 32 models and on simulated topics; the projected
-    /// dimensions' is that of RECIPES for inputs of length one.
-    fn default() -> Self {
-        Self { bias: 4.0, surface: 0.25, projected: 4.0, sparse: 2.0 }
-    }
-}
-
-impl Prior {
     /// The variance of this dense input.
     #[must_use]
     pub fn dense(&self, row: usize) -> f32 {
@@ -101,63 +70,6 @@ impl Prior {
     }
 }
 
-/// The inputs that the heads make of a request's features.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Inputs {
-    /// One, then the surface statistics, then projected dimensions.
-    pub dense: Vec<f32>,
-    /// Row and value; a row may come more than once and then counts with the sum.
-    pub sparse: Vec<(u16, f32)>,
-}
-
-impl Inputs {
-    /// The inputs of [`Shape::COLD`]. A count c becomes sign(c)·ln(1 + |c|); words and characters are scaled to half of length one
-    /// each (in squares), so that a long text weighs as much as a short one. Tags have length one
-    /// together, as has the sketch.
-    #[must_use]
-    pub fn of(features: &Features) -> Self {
-        let mut dense = Vec::with_capacity(DENSE_ROWS);
-        dense.push(1.0);
-        dense.extend_from_slice(&features.surface);
-        let mut sparse = Vec::with_capacity(features.text.len() + features.tags.len() + features.sketch.len());
-        let words = features.text.partition_point(|c| c.bucket < FIRST_CHAR_BUCKET);
-        let (words, chars) = features.text.split_at(words);
-        push_text(words, &mut sparse);
-        push_text(chars, &mut sparse);
-        let tag = 1.0 / (features.tags.len().max(1) as f32).sqrt();
-        sparse.extend(features.tags.iter().map(|bucket| (TEXT_ROWS as u16 + bucket % TAG_BUCKETS as u16, tag)));
-        let first = (TEXT_ROWS + TAG_BUCKETS) as u16;
-        sparse.extend((first..SPARSE_ROWS as u16).zip(features.sketch.iter().copied()));
-        Self { dense, sparse }
-    }
-}
-
-/// Logarithms of the counts that nearly all buckets have.
-static LOGS: LazyLock<[f32; 32]> = LazyLock::new(|| std::array::from_fn(|count| libm::logf(1.0 + count as f32)));
-
-fn push_text(counts: &[TextCount], sparse: &mut Vec<(u16, f32)>) {
-    let logs = &*LOGS;
-    let log = |count: i16| {
-        let size = count.unsigned_abs();
-        logs.get(usize::from(size)).copied().unwrap_or_else(|| libm::logf(1.0 + f32::from(size)))
-    };
-    let squares: f32 = counts.iter().map(|c| log(c.count) * log(c.count)).sum();
-    let scale = (0.5 / squares.max(f32::MIN_POSITIVE)).sqrt();
-    sparse.extend(counts.iter().map(|c| {
-        let (row, flip) = fold(c.bucket);
-        let value = scale * log(c.count);
-        (row, if (c.count < 0) == flip { value } else { -value })
-    }));
-}
-
-/// The row of a text bucket, and whether its sign turns: the upper bits choose one of sixteen ways in
-/// which the lower ones are laid over the rows.
-fn fold(bucket: u16) -> (u16, bool) {
-    let way = bucket >> 12;
-    let row = (bucket ^ way.wrapping_mul(0x9e5)) & (TEXT_ROWS as u16 - 1);
-    (row, (way.wrapping_mul(0x85eb) >> 7) & 1 == 1)
-}
-
 /// A belief about one logit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score {
@@ -167,7 +79,7 @@ pub struct Score {
     pub variance: f32,
 }
 
-/// The stored numbers: sparse blocks input-major with [`Heads::stride`] lanes a row, dense ones lane by lane.
+/// The stored numbers: sparse blocks input-major with [`Heads::stride`] lanes a row, the others lane by lane.
 #[derive(Debug)]
 pub struct BlocksMut<'a> {
     /// [`Shape::sparse`] rows of means.
@@ -178,26 +90,38 @@ pub struct BlocksMut<'a> {
     pub dense_means: &'a mut [f32],
     /// [`Shape::triangle`] covariances per lane.
     pub dense_covariances: &'a mut [f32],
+    /// One age per lane, in labels.
+    pub ages: &'a mut [f32],
 }
 
 /// The heads of all models that ever had a lane.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heads {
     prior: Prior,
+    shared: Option<Prior>,
     shape: Shape,
     schema: SchemaHash,
     models: Vec<ModelName>,
     lanes: BTreeMap<ModelName, usize>,
     stride: usize,
-    blocks: [Vec<f32>; 4],
+    blocks: [Vec<f32>; BLOCKS],
 }
 
+const BLOCKS: usize = 5;
+/// The lane of the shared head, where there is one; no model has an empty name.
+const SHARED_LANE: usize = 0;
+const SHARED_NAME: &str = "";
+
 impl Heads {
-    /// Heads without lanes: every model has the prior.
+    /// Heads without models: every model has the prior, beside what is shared where there is a prior of that.
     #[must_use]
-    pub fn new(prior: Prior, shape: Shape, schema: SchemaHash) -> Self {
+    pub fn new((prior, shared): (Prior, Option<Prior>), shape: Shape, schema: SchemaHash) -> Self {
         let (models, lanes, blocks) = (Vec::new(), BTreeMap::new(), Default::default());
-        Self { prior, shape, schema, models, lanes, stride: 0, blocks }
+        let mut heads = Self { prior, shared, shape, schema, models, lanes, stride: 0, blocks };
+        if let Some(shared) = shared {
+            heads.add_with(&ModelName::new(SHARED_NAME), shared);
+        }
+        heads
     }
 
     /// What the features mean that these heads learn from.
@@ -218,7 +142,7 @@ impl Heads {
         &self.prior
     }
 
-    /// The models by lane.
+    /// The models by lane; the shared head goes by an empty name.
     #[must_use]
     pub fn models(&self) -> &[ModelName] {
         &self.models
@@ -236,8 +160,24 @@ impl Heads {
         self.lanes.get(model).copied()
     }
 
+    /// The lane of the shared head, where there is one.
+    #[must_use]
+    pub fn shared(&self) -> Option<usize> {
+        self.shared.map(|_| SHARED_LANE)
+    }
+
+    /// How many labels all lanes together have taken in since this one was added or loosened.
+    #[must_use]
+    pub fn age(&self, lane: usize) -> f32 {
+        self.blocks[4].get(lane).copied().unwrap_or(0.0)
+    }
+
     /// The lane of a model; a new one begins with the prior.
     pub fn add(&mut self, model: &ModelName) -> usize {
+        self.add_with(model, self.prior)
+    }
+
+    fn add_with(&mut self, model: &ModelName, prior: Prior) -> usize {
         if let Some(lane) = self.lane(model.as_str()) {
             return lane;
         }
@@ -247,8 +187,8 @@ impl Heads {
         }
         self.models.push(model.clone());
         self.lanes.insert(model.clone(), lane);
-        let (shape, stride, prior) = (self.shape, self.stride, self.prior);
-        let [_, sparse_variances, dense_means, dense_covariances] = &mut self.blocks;
+        let (shape, stride) = (self.shape, self.stride);
+        let [_, sparse_variances, dense_means, dense_covariances, ages] = &mut self.blocks;
         for cell in sparse_variances.iter_mut().skip(lane).step_by(stride) {
             *cell = prior.sparse;
         }
@@ -257,25 +197,27 @@ impl Heads {
         for i in 0..shape.dense {
             dense_covariances[lane * shape.triangle() + triangle(i, i)] = prior.dense(i);
         }
+        ages.push(0.0);
         lane
     }
 
-    /// The stored numbers: sparse means and variances, dense means and covariances.
+    /// The stored numbers: sparse means and variances, dense means and covariances, ages.
     #[must_use]
-    pub fn blocks(&self) -> [&[f32]; 4] {
+    pub fn blocks(&self) -> [&[f32]; BLOCKS] {
         self.blocks.each_ref().map(Vec::as_slice)
     }
 
     /// The same, to be written by the learner.
     pub fn blocks_mut(&mut self) -> BlocksMut<'_> {
-        let [sparse_means, sparse_variances, dense_means, dense_covariances] = &mut self.blocks;
-        BlocksMut { sparse_means, sparse_variances, dense_means, dense_covariances }
+        let [sparse_means, sparse_variances, dense_means, dense_covariances, ages] = &mut self.blocks;
+        BlocksMut { sparse_means, sparse_variances, dense_means, dense_covariances, ages }
     }
 
-    /// The score of every lane, in their order. Inputs beyond the shape are not looked at.
+    /// The score of every lane, in their order: of models with what is shared, of the shared head alone.
+    /// Inputs beyond the shape are not looked at.
     #[must_use]
     pub fn score(&self, inputs: &Inputs) -> Vec<Score> {
-        let [_, _, dense_means, dense_covariances] = self.blocks();
+        let [_, _, dense_means, dense_covariances, _] = self.blocks();
         let products = products(&inputs.dense);
         let mut scores = Vec::with_capacity(self.stride);
         for first in (0..self.stride).step_by(LANES) {
@@ -287,6 +229,9 @@ impl Heads {
         for ((score, means), covariances) in scores.iter_mut().zip(means).zip(covariances) {
             score.mean += dot(means, &inputs.dense);
             score.variance = dot(covariances, &products).max(0.0);
+        }
+        if let Some((shared, own)) = scores.split_first_mut().filter(|_| self.shared.is_some()) {
+            own.iter_mut().for_each(|score| score.mean += shared.mean);
         }
         scores
     }
@@ -301,11 +246,12 @@ impl Heads {
         sums
     }
 
-    /// The score of a model without a lane.
+    /// The score of a model without a lane, beside the scores of those that have one.
     #[must_use]
-    pub fn prior_score(&self, inputs: &Inputs) -> Score {
+    pub fn prior_score(&self, inputs: &Inputs, scores: &[Score]) -> Score {
+        let shared = self.shared().and_then(|lane| scores.get(lane)).map_or(0.0, |shared| shared.mean);
         let dense = inputs.dense.iter().take(self.shape.dense).enumerate();
-        Score { mean: 0.0, variance: dense.map(|(i, z)| self.prior.dense(i) * z * z).sum() }
+        Score { mean: shared, variance: dense.map(|(i, z)| self.prior.dense(i) * z * z).sum() }
     }
 
     /// Gives every sparse row another group of lanes; the bits of those that are there stay.
@@ -322,12 +268,6 @@ impl Heads {
         }
         self.stride = new;
     }
-}
-
-/// Where entry (i, j), j ≤ i, of a packed lower triangle is.
-#[must_use]
-pub const fn triangle(i: usize, j: usize) -> usize {
-    i * (i + 1) / 2 + j
 }
 
 /// The products zᵢzⱼ in the order of a packed triangle, those below the diagonal doubled, as an entry
@@ -373,6 +313,8 @@ fn add_scaled(sums: &mut [f32; LANES], row: &[f32], value: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::{Features, SKETCH_DIMS, TextCount};
+    use crate::inputs::DENSE_MAX;
 
     fn features() -> Features {
         let count = |bucket, count| TextCount { bucket, count };
@@ -386,40 +328,13 @@ mod tests {
         }
     }
 
-    fn length(part: &[(u16, f32)]) -> f32 {
-        part.iter().map(|(_, x)| x * x).sum()
-    }
-
-    #[test]
-    fn every_part_has_its_weight() {
-        let inputs = Inputs::of(&features());
-        assert!((length(&inputs.sparse[..2]) - 0.5).abs() < 1e-6);
-        assert!((length(&inputs.sparse[2..4]) - 0.5).abs() < 1e-6);
-        assert!((length(&inputs.sparse[4..6]) - 1.0).abs() < 1e-6);
-        assert!((length(&inputs.sparse[6..]) - 1.0).abs() < 1e-6);
-        assert!(inputs.sparse.iter().all(|(row, _)| usize::from(*row) < SPARSE_ROWS));
-        assert!((inputs.sparse[1].1 / inputs.sparse[0].1).abs() > 1.5);
-    }
-
-    #[test]
-    fn folding_spreads_evenly() {
-        let mut hits = vec![(0_u32, 0_i32); TEXT_ROWS];
-        for bucket in 0..=u16::MAX {
-            let (row, flip) = fold(bucket);
-            hits[usize::from(row)].0 += 1;
-            hits[usize::from(row)].1 += if flip { -1 } else { 1 };
-        }
-        assert!(hits.iter().all(|(n, _)| *n == 16));
-        assert!(hits.iter().all(|(_, sign)| sign.abs() < 16), "both signs occur");
-    }
-
     fn noise(i: usize) -> f32 {
         ((i * 7_919) % 1_000) as f32 / 1_000.0 - 0.3
     }
 
     /// Scores of eleven lanes of noise against sums written out.
     fn check_scores(shape: Shape, inputs: &Inputs) {
-        let mut heads = Heads::new(Prior::default(), shape, SchemaHash(1));
+        let mut heads = Heads::new((Prior::SHARED, None), shape, SchemaHash(1));
         for i in 0..11 {
             heads.add(&ModelName::from(format!("m{i}")));
         }
@@ -428,7 +343,7 @@ mod tests {
         }
         let scores = heads.score(inputs);
         assert_eq!(scores.len(), 11);
-        let [sparse_means, _, dense_means, dense_covariances] = heads.blocks();
+        let [sparse_means, _, dense_means, dense_covariances, _] = heads.blocks();
         for (lane, score) in scores.iter().enumerate() {
             let mut mean = 0.0;
             let mut variance = 0.0;
@@ -463,11 +378,11 @@ mod tests {
 
     #[test]
     fn inputs_of_another_shape_are_no_fault() {
-        let mut heads = Heads::new(Prior::default(), Shape { dense: 3, sparse: 2 }, SchemaHash(1));
+        let mut heads = Heads::new((Prior::SHARED, None), Shape { dense: 3, sparse: 2 }, SchemaHash(1));
         heads.add(&ModelName::from("m".to_owned()));
         for inputs in [Inputs::of(&features()), Inputs { dense: vec![1.0], sparse: vec![(9, 1.0)] }] {
             let score = heads.score(&inputs)[0];
-            let prior = heads.prior_score(&inputs);
+            let prior = heads.prior_score(&inputs, &[]);
             assert!(score.mean.abs() < 1e-9 && (score.variance - prior.variance).abs() < 1e-5);
         }
     }
@@ -475,7 +390,7 @@ mod tests {
     #[test]
     fn a_new_lane_has_the_prior_and_leaves_the_others_alone() {
         for shape in [Shape::COLD, Shape { dense: 40, sparse: 0 }] {
-            let mut heads = Heads::new(Prior::default(), shape, SchemaHash(1));
+            let mut heads = Heads::new((Prior::SHARED, None), shape, SchemaHash(1));
             let mut inputs = Inputs::of(&features());
             inputs.dense.resize(shape.dense, 0.5);
             for i in 0..20 {
@@ -488,7 +403,7 @@ mod tests {
                 assert_eq!((lane, heads.add(&name), heads.lane(name.as_str())), (i, i, Some(i)));
                 let after = heads.score(&inputs);
                 assert_eq!(bits(&after)[..i], before[..]);
-                let prior = heads.prior_score(&inputs);
+                let prior = heads.prior_score(&inputs, &[]);
                 assert!(after[i].mean.abs() < 1e-9 && (after[i].variance - prior.variance).abs() < 1e-4);
                 // What a learner would have written.
                 heads.blocks_mut().dense_means[lane * shape.dense] = i as f32;

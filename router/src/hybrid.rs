@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::artifact::Artifact;
 use crate::bandit::{BanditPolicy, Choice};
 use crate::features::Features;
-use crate::heads::Inputs;
+use crate::inputs::Inputs;
 use crate::ids::{PolicyVersion, TaskType};
 use crate::policy::{Ask, Completion, Policy, PolicyKind, Scored};
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pointsman_router::bandit::BanditSettings;
 use pointsman_router::clock::{Clock, Seeds};
 use pointsman_router::encode::Encoder;
+use pointsman_router::heads::Prior;
 use pointsman_router::hold::Ledger;
 use pointsman_router::model::PoolSource;
 use pointsman_router::pipeline::{Ports, Router};
@@ -205,11 +206,13 @@ async fn describe(
             (rules.version().clone(), PolicyKind::Rules, settings)
         }
         None => {
-            let BanditSettings { shape, scatter, alpha, floor, prior, alarms, overlap } =
+            let BanditSettings { shape, scatter, cooling, floor, prior, shared, alarms, overlap } =
                 BanditSettings::default();
-            let settings = json!({"alpha": alpha, "floor": floor, "overlap": overlap, "prior_bias": prior.bias,
-                   "prior_surface": prior.surface, "prior_projected": prior.projected,
-                   "prior_sparse": prior.sparse, "scatter": scatter.as_str(), "alarms": alarms,
+            let prior_of = |Prior { bias, surface, projected, sparse }: Prior| json!({"bias": bias,
+                   "surface": surface, "projected": projected, "sparse": sparse});
+            let settings = json!({"width_first": cooling.first, "width_least": cooling.least,
+                   "width_labels": cooling.labels, "floor": floor, "overlap": overlap,
+                   "prior": prior_of(prior), "prior_shared": shared.map(prior_of), "scatter": scatter.as_str(), "alarms": alarms,
                    "inputs_dense": shape.dense, "inputs_sparse": shape.sparse});
             (opening.cold.version(), PolicyKind::Bandit, settings)
         }

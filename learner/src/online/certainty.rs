@@ -15,7 +15,7 @@ pub fn certainty<'a>(
     artifact: &Artifact,
     rows: impl Iterator<Item = (&'a Features, impl Iterator<Item = usize>)>,
 ) -> Vec<f32> {
-    let mut heads = Heads::new(Prior::FITTED, artifact.shape(), artifact.projection.schema());
+    let mut heads = Heads::new((Prior::FITTED, None), artifact.shape(), artifact.projection.schema());
     for model in &artifact.quality.models {
         heads.add(model);
     }

@@ -5,13 +5,16 @@
 //! was known, and nowhere beyond the prior. Chosen on `tune` with two models swapped half-way: from 16 to 32
 //! nothing is told apart, with 4 the head learns too slowly, and to forget the mean too costs a little.
 //!
+//! Its age is forgotten, so its draws are as bold as those of a new one. What is shared stays.
+//!
 //! Reckoned in f64 by Gauss-Jordan elimination, which needs no pivots where all eigenvalues are positive;
 //! rounding that made one of them negative ends in the prior.
 
 #![expect(clippy::indexing_slicing, reason = "square matrices of one size, blocks whose lengths the heads fix")]
 #![expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
 
-use pointsman_router::heads::{Heads, triangle};
+use pointsman_router::heads::Heads;
+use pointsman_router::inputs::triangle;
 
 /// The part of the evidence that is kept.
 const EVIDENCE_KEPT: f64 = 1.0 / 24.0;
@@ -20,6 +23,7 @@ const EVIDENCE_KEPT: f64 = 1.0 / 24.0;
 pub(super) fn loosen(heads: &mut Heads, lane: usize) {
     let (stride, shape, prior) = (heads.stride(), heads.shape(), *heads.prior());
     let blocks = heads.blocks_mut();
+    blocks.ages[lane] = 0.0;
     let packed = &mut blocks.dense_covariances[lane * shape.triangle()..(lane + 1) * shape.triangle()];
     let at_first: Vec<f64> = (0..shape.dense).map(|i| f64::from(prior.dense(i))).collect();
     let loosened = kept(packed, &at_first);
@@ -82,7 +86,8 @@ fn invert(matrix: &mut [Vec<f64>]) -> Option<()> {
 mod tests {
     use pointsman_router::clock::Draw;
     use pointsman_router::features::SchemaHash;
-    use pointsman_router::heads::{Prior, Shape};
+    use pointsman_router::heads::Prior;
+    use pointsman_router::inputs::Shape;
     use pointsman_router::ids::ModelName;
 
     use super::*;
@@ -110,7 +115,7 @@ mod tests {
     #[test]
     fn a_head_is_loosened_where_it_knew_much_and_nowhere_beyond_the_prior() {
         let prior = Prior { bias: 4.0, surface: 2.0, projected: 1.0, sparse: 2.0 };
-        let mut heads = Heads::new(prior, Shape { dense: 3, sparse: 2 }, SchemaHash(0));
+        let mut heads = Heads::new((prior, None), Shape { dense: 3, sparse: 2 }, SchemaHash(0));
         for name in ["other", "m"] {
             heads.add(&ModelName::new(name));
         }
@@ -121,7 +126,7 @@ mod tests {
         blocks.sparse_variances[stride + 1] = 0.01;
         let before = heads.clone();
         loosen(&mut heads, 1);
-        let [_, sparse, means, dense] = heads.blocks();
+        let [_, sparse, means, dense, _] = heads.blocks();
         assert!((dense[6] - 0.0239).abs() < 2e-4, "{dense:?}");
         assert!((dense[8] - 2.0).abs() < 1e-6 && (dense[11] - 1.92).abs() < 1e-6, "{dense:?}");
         assert!((sparse[stride + 1] - 0.2155).abs() < 2e-3 && (sparse[1] - 2.0).abs() < 1e-6);

@@ -5,7 +5,7 @@
 //! | magic `pmonline` | 8 |
 //! | format version | 4 |
 //! | artifact version, feedback mark, trace mark | text, 8, 8 |
-//! | number of lanes, their names, the four blocks of the heads | 4, texts, 4 per number |
+//! | number of lanes, their names, the five blocks of the heads | 4, texts, 4 per number |
 //! | per lane its alarm and its watch | 40, 72 |
 //! | number of forecasts, for each the name, three lines of six numbers, two watches | 4, text, 8 per number, 144 |
 //! | alerts there ever were, number of those kept, for each its model and what it says | 8, 4, text, 26 |
@@ -28,7 +28,7 @@ use super::changes::ALERTS_MAX;
 use crate::drift::{Alarm, Alert, Direction, Side, Watch, Watched};
 
 const MAGIC: &[u8; 8] = b"pmonline";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Why bytes are no state of this artifact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,10 +149,10 @@ impl Online {
             }
         }
         let blocks = heads.blocks_mut();
-        for block in [blocks.sparse_means, blocks.sparse_variances, blocks.dense_means, blocks.dense_covariances] {
-            for cell in block {
-                *cell = f32::from_le_bytes(reader.array()?);
-            }
+        let sparse = [blocks.sparse_means, blocks.sparse_variances];
+        let by_lane = [blocks.dense_means, blocks.dense_covariances, blocks.ages];
+        for cell in sparse.into_iter().chain(by_lane).flatten() {
+            *cell = f32::from_le_bytes(reader.array()?);
         }
         for _ in heads.models() {
             self.changes.lanes.push((reader.alarm()?, reader.watch()?));

@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 
 use pointsman_router::clock::Draw;
+use pointsman_router::cooling::Cooling;
 use pointsman_router::encode::Encoder;
 use pointsman_router::forecast::Forecast;
-use pointsman_router::heads::{DENSE_ROWS, triangle};
+use pointsman_router::heads::Prior;
 use pointsman_router::ids::TaskType;
+use pointsman_router::inputs::{DENSE_ROWS, triangle};
 use pointsman_router::policy::{Ask, Contender, Objective};
 use pointsman_router::request::{AnswerKind, Message, Prompt, Request, Role};
 use proptest::prelude::*;
@@ -52,6 +54,15 @@ fn online() -> Online {
     Online::new(BanditSettings::default(), SCHEMA)
 }
 
+/// Of models that have nothing in common.
+fn apart() -> BanditSettings {
+    BanditSettings { prior: Prior::SHARED, shared: None, ..BanditSettings::default() }
+}
+
+fn alone() -> Online {
+    Online::new(apart(), SCHEMA)
+}
+
 fn label(online: &mut Online, seq: u64, features: &Features, model: &str, labels: (Option<f64>, Option<f64>)) {
     let (old, new) = labels;
     online.teach(seq, &Lesson { features, model: &ModelName::new(model), old, new });
@@ -92,7 +103,7 @@ fn inverse(matrix: &Matrix) -> Matrix {
 #[test]
 fn without_sparse_inputs_the_information_adds_up() {
     // Independent of the update's own formula: Σ⁻¹ grows by w zzᵀ, and m moves by Σ_new z (y − p).
-    let mut online = online();
+    let mut online = alone();
     let mut information: Matrix = std::array::from_fn(|i| {
         std::array::from_fn(|j| {
             if i != j {
@@ -133,7 +144,7 @@ fn without_sparse_inputs_the_information_adds_up() {
 
 #[test]
 fn with_text_one_step_agrees_with_explicit_vectors() {
-    let mut online = online();
+    let mut online = alone();
     let features = features("Which of these is a prime? 21, 23 or 25");
     let inputs = Inputs::of(&features);
     let mut rows: BTreeMap<usize, f64> = BTreeMap::new();
@@ -161,7 +172,7 @@ fn with_text_one_step_agrees_with_explicit_vectors() {
 #[test]
 fn a_correction_moves_the_mean_by_its_formula_and_leaves_the_variance() {
     let features = features("the capital of Peru");
-    let mut one = online();
+    let mut one = alone();
     label(&mut one, 1, &features, "m", (None, Some(1.0)));
     let before = one.clone();
     let inputs = Inputs::of(&features);
@@ -187,7 +198,7 @@ fn a_correction_moves_the_mean_by_its_formula_and_leaves_the_variance() {
 #[test]
 fn a_withdrawn_label_moves_back_and_unusable_lessons_move_only_the_mark() {
     let features = features("the capital of Peru");
-    let mut one = online();
+    let mut one = alone();
     label(&mut one, 1, &features, "m", (None, Some(1.0)));
     let mean = |o: &Online| o.heads.score(&Inputs::of(&features))[0].mean;
     let taught = mean(&one);
@@ -204,7 +215,7 @@ fn a_withdrawn_label_moves_back_and_unusable_lessons_move_only_the_mark() {
 #[test]
 fn another_model_leaves_the_bits_of_the_first() {
     let features = features("the capital of Peru");
-    let mut one = online();
+    let mut one = alone();
     label(&mut one, 1, &features, "a", (None, Some(1.0)));
     let inputs = Inputs::of(&features);
     let before = one.heads.score(&inputs)[0];
@@ -216,6 +227,71 @@ fn another_model_leaves_the_bits_of_the_first() {
         (before.mean.to_bits(), before.variance.to_bits()),
         (after.mean.to_bits(), after.variance.to_bits())
     );
+}
+
+#[test]
+fn one_label_teaches_the_own_and_the_shared_head_as_one_joint_step() {
+    let mut one = online();
+    let features = features("the capital of Peru");
+    let inputs = Inputs::of(&features);
+    label(&mut one, 1, &features, "a", (None, Some(1.0)));
+    // Before: means zero, so p = ½ and w = ¼; the variance of the logit is that of both heads.
+    let (own, shared) = (Prior::OWN, Prior::SHARED);
+    let mut rows: BTreeMap<usize, f64> = BTreeMap::new();
+    inputs.sparse.iter().for_each(|(row, x)| *rows.entry(usize::from(*row)).or_default() += f64::from(*x));
+    let text: f64 = rows.values().map(|x| x * x).sum();
+    let surface: f64 = features.surface.iter().map(|s| f64::from(*s * *s)).sum();
+    let of =
+        |prior: Prior| f64::from(prior.bias) + f64::from(prior.surface) * surface + f64::from(prior.sparse) * text;
+    let step = 0.5 / (1.0 + 0.25 * (of(own) + of(shared)));
+    let scores = one.heads.score(&inputs);
+    let lane = |name: &str| one.heads.lane(name).unwrap();
+    assert_eq!((lane(""), one.heads.shared(), lane("a")), (0, Some(0), 1));
+    assert!((f64::from(scores[0].mean) - of(shared) * step).abs() < 1e-5);
+    assert!((f64::from(scores[1].mean) - (of(own) + of(shared)) * step).abs() < 1e-5);
+    // Who was never seen begins with what was learned of all.
+    assert!((one.heads.prior_score(&inputs, &scores).mean - scores[0].mean).abs() < 1e-9);
+    let stride = one.heads.stride();
+    for (at, prior) in [(0, shared), (one.heads.shape().triangle(), own)] {
+        let bias = f64::from(prior.bias);
+        let expected = bias - 0.25 * bias * bias / (1.0 + 0.25 * (of(own) + of(shared)));
+        assert!((f64::from(one.heads.blocks()[3][at]) - expected).abs() < 1e-5);
+    }
+    let (row, x) = rows.iter().next().unwrap();
+    for (at, prior) in [(0, shared), (1, own)] {
+        let spread = f64::from(prior.sparse);
+        let expected = spread / (1.0 + 10.0 * 0.25 * x * x * spread);
+        assert!((f64::from(one.heads.blocks()[1][row * stride + at]) - expected).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn what_is_hard_for_some_is_expected_to_be_hard_for_who_was_never_asked() {
+    let mut one = online();
+    let (easy, hard) = (features("spell the word cat"), features("prove the lemma on lattices"));
+    for (seq, model) in (0..60).zip(["a", "b", "c"].into_iter().cycle()) {
+        let (features, y) = if seq % 2 == 0 { (&easy, 1.0) } else { (&hard, 0.0) };
+        label(&mut one, seq, features, model, (None, Some(y)));
+    }
+    let unseen = |features: &Features| {
+        let inputs = Inputs::of(features);
+        one.heads.prior_score(&inputs, &one.heads.score(&inputs)).mean
+    };
+    assert!(unseen(&easy) > 0.5 && unseen(&hard) < -0.5, "{} {}", unseen(&easy), unseen(&hard));
+}
+
+#[test]
+fn first_labels_age_every_lane_from_its_birth() {
+    let mut one = online();
+    let features = features("the capital of Peru");
+    let age = |o: &Online, name: &str| o.heads.age(o.heads.lane(name).unwrap());
+    for seq in 0..5 {
+        label(&mut one, seq, &features, "a", (None, Some(1.0)));
+    }
+    label(&mut one, 5, &features, "b", (None, Some(1.0)));
+    label(&mut one, 6, &features, "a", (Some(1.0), Some(0.0)));
+    label(&mut one, 7, &features, "a", (Some(0.0), None));
+    assert_eq!((age(&one, ""), age(&one, "a"), age(&one, "b")), (6.0, 6.0, 1.0));
 }
 
 /// Some lessons and calls in a fixed order.
@@ -272,7 +348,7 @@ fn bytes_that_are_no_state_are_told_apart() {
     let mut other = bytes.clone();
     other[8] = 1;
     assert_eq!(read(&other), Err(StateError::Format { found: 1 }));
-    let bold = BanditSettings { alpha: 1.0, ..BanditSettings::default() };
+    let bold = BanditSettings { cooling: Cooling::none(1.0), ..BanditSettings::default() };
     assert!(matches!(Online::from_bytes(&bytes, bold, SCHEMA), Err(StateError::OtherArtifact { .. })));
     assert!(matches!(
         Online::from_bytes(&bytes, BanditSettings::default(), SchemaHash(1)),
@@ -282,7 +358,7 @@ fn bytes_that_are_no_state_are_told_apart() {
 
 /// Two models that are right nine times in ten, until the first is right once in five.
 fn until_the_alarm() -> (Online, u64) {
-    let mut online = online();
+    let mut online = alone();
     let mut draw = Draw::from_seed(6);
     let features = blank([0.2; 8]);
     let mut teach = |online: &mut Online, seq: u64, model: &str, p: f64| {
@@ -311,7 +387,7 @@ fn a_model_that_changed_is_loosened_alone_and_told_of() {
     assert_eq!((lane(&online, "b"), lane(&online, "a")), (0, 1));
     let (b, a) = scores(&online);
     assert!(
-        a.variance > 5.0 * b.variance && a.variance < online.heads.prior_score(&inputs).variance,
+        a.variance > 5.0 * b.variance && a.variance < online.heads.prior_score(&inputs, &[]).variance,
         "{a:?} {b:?}"
     );
     assert_eq!((online.resets("b"), online.alerts_total()), (0, online.alerts().len() as u64));
@@ -326,7 +402,7 @@ fn a_model_that_changed_is_loosened_alone_and_told_of() {
     let (same, low) = scores(&online);
     assert!(low.mean < -1.0, "{low:?}");
     assert_eq!((same.mean.to_bits(), same.variance.to_bits()), (b.mean.to_bits(), b.variance.to_bits()));
-    assert!(Online::from_bytes(&online.to_bytes(), BanditSettings::default(), SCHEMA).unwrap() == online);
+    assert!(Online::from_bytes(&online.to_bytes(), apart(), SCHEMA).unwrap() == online);
 }
 
 #[test]

@@ -1,10 +1,14 @@
-//! One step of the online Laplace logistic regression of one lane (Chapelle & Li 2011).
+//! One step of the online Laplace logistic regression of one lane (Chapelle & Li 2011), and of the
+//! shared head beside it.
 //!
-//! With z the dense inputs, x the sparse ones, Σ the full covariance of the former and S the diagonal
-//! one of the latter: μ = m·z + m'·x, v = zᵀΣz + Σ S x², p = σ(μ), w = max(p(1 − p), 1e-4), and
+//! With z the dense inputs, x the sparse ones, Σ the full covariance of the former and S the diagonal one
+//! of the latter, the logit is the sum over the heads h that speak of it, the model's own and the shared
+//! one: μ = Σ_h m_h·z + m'_h·x, v = Σ_h zᵀΣ_h z + S_h x², p = σ(μ), w = max(p(1 − p), 1e-4), and for each
 //!
 //! - shift by e: m += Σz·e/(1 + wv), m' += S x·e/(1 + wv)
 //! - narrow: Σ −= w(Σz)(Σz)ᵀ/(1 + wv), S ← S/(1 + overlap·w·x²·S)
+//!
+//! which is the step of the joint belief as far as it is kept: not between two heads.
 //!
 //! Dense inputs are reckoned in f32, sparse ones and everything that is one number in f64; all are stored
 //! as f32 (f32 chose as f64 did over 300,000 rounds). Sums have a fixed order and the exponential is libm's,
@@ -14,18 +18,20 @@
 #![expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
 
 use pointsman_router::bandit::mean_quality;
-use pointsman_router::heads::{Heads, Inputs, Score, dot};
+use pointsman_router::heads::{Heads, Score, dot};
+use pointsman_router::inputs::Inputs;
 
 /// Below this a label would tell nothing, and a surprise could never be unlearned.
 const WEIGHT_MIN: f64 = 1e-4;
-/// What a lane says of a request, with what an update needs.
+
+/// What a model's heads say of a request, with what an update needs.
 pub(super) struct Reading<'a> {
-    lane: usize,
+    /// The model's own head, and the shared one.
+    parts: Vec<Part>,
     dense: &'a [f32],
-    /// Σz.
-    gain: Vec<f32>,
     /// Row and value x, ascending, each row once.
     sparse: Vec<(usize, f64)>,
+    /// With the variance of the model's own dense inputs, which is what a policy goes by.
     score: Score,
     probability: f64,
     weight: f64,
@@ -33,27 +39,53 @@ pub(super) struct Reading<'a> {
     scale: f64,
 }
 
-/// Reads one lane, whose logit is added to the offset. The inputs must have as many dense ones as the heads.
+/// One head that speaks of the logit.
+struct Part {
+    lane: usize,
+    /// Σz.
+    gain: Vec<f32>,
+    /// zᵀΣz.
+    variance: f64,
+}
+
+/// Reads a model's lane, and the shared one beside it; the offset is added to their logit. The inputs must
+/// have as many dense ones as the heads.
 pub(super) fn read<'a>(heads: &Heads, lane: usize, (inputs, offset): (&'a Inputs, f32)) -> Reading<'a> {
     let (stride, dense) = (heads.stride(), inputs.dense.as_slice());
-    let [sparse_means, sparse_variances, dense_means, _] = heads.blocks();
+    let [sparse_means, sparse_variances, dense_means, ..] = heads.blocks();
     let sparse = merge(inputs, heads.shape().sparse);
-    let gain = times(triangle_of(heads, lane), dense);
-    let own = f64::from(dot(&gain, dense).max(0.0));
-    let mut mean = f64::from(offset) + f64::from(dot(&dense_means[lane * dense.len()..], dense));
-    let mut variance = own;
-    for (row, x) in &sparse {
-        mean += f64::from(sparse_means[row * stride + lane]) * x;
-        variance += f64::from(sparse_variances[row * stride + lane]) * x * x;
+    let parts: Vec<Part> = [Some(lane), heads.shared()]
+        .into_iter()
+        .flatten()
+        .map(|lane| {
+            let gain = times(triangle_of(heads, lane), dense);
+            let variance = f64::from(dot(&gain, dense).max(0.0));
+            Part { lane, gain, variance }
+        })
+        .collect();
+    let (mut mean, mut variance) = (f64::from(offset), 0.0);
+    for part in &parts {
+        mean += f64::from(dot(&dense_means[part.lane * dense.len()..], dense));
+        variance += part.variance;
+        for (row, x) in &sparse {
+            mean += f64::from(sparse_means[row * stride + part.lane]) * x;
+            variance += f64::from(sparse_variances[row * stride + part.lane]) * x * x;
+        }
     }
     let probability = 1.0 / (1.0 + libm::exp(-mean));
     let weight = (probability * (1.0 - probability)).max(WEIGHT_MIN);
+    let own = parts.first().map_or(0.0, |part| part.variance);
     let score = Score { mean: mean as f32, variance: own as f32 };
-    Reading { lane, dense, gain, sparse, score, probability, weight, scale: 1.0 + weight * variance }
+    Reading { parts, dense, sparse, score, probability, weight, scale: 1.0 + weight * variance }
+}
+
+/// Makes every lane one label older.
+pub(super) fn grow_older(heads: &mut Heads) {
+    heads.blocks_mut().ages.iter_mut().for_each(|age| *age += 1.0);
 }
 
 fn triangle_of(heads: &Heads, lane: usize) -> &[f32] {
-    let (entries, [_, _, _, covariances]) = (heads.shape().triangle(), heads.blocks());
+    let (entries, [_, _, _, covariances, _]) = (heads.shape().triangle(), heads.blocks());
     &covariances[lane * entries..(lane + 1) * entries]
 }
 
@@ -102,16 +134,18 @@ impl Reading<'_> {
         let stride = heads.stride();
         let blocks = heads.blocks_mut();
         let step = e / self.scale;
-        let first = self.lane * self.dense.len();
         let dense_step = step as f32;
-        for (mean, gain) in blocks.dense_means[first..].iter_mut().zip(&self.gain) {
-            *mean += gain * dense_step;
-        }
-        for (row, x) in &self.sparse {
-            let at = row * stride + self.lane;
-            let change = f64::from(blocks.sparse_variances[at]) * x * step;
-            let mean = &mut blocks.sparse_means[at];
-            *mean = (f64::from(*mean) + change) as f32;
+        for Part { lane, gain, .. } in &self.parts {
+            let first = lane * self.dense.len();
+            for (mean, gain) in blocks.dense_means[first..].iter_mut().zip(gain) {
+                *mean += gain * dense_step;
+            }
+            for (row, x) in &self.sparse {
+                let at = row * stride + lane;
+                let change = f64::from(blocks.sparse_variances[at]) * x * step;
+                let mean = &mut blocks.sparse_means[at];
+                *mean = (f64::from(*mean) + change) as f32;
+            }
         }
     }
 
@@ -120,19 +154,21 @@ impl Reading<'_> {
         let (stride, entries) = (heads.stride(), heads.shape().triangle());
         let blocks = heads.blocks_mut();
         let shrink = (self.weight / self.scale) as f32;
-        let mut rest = &mut blocks.dense_covariances[self.lane * entries..(self.lane + 1) * entries];
-        for (i, gain) in self.gain.iter().enumerate() {
-            let (row, below) = rest.split_at_mut(i + 1);
-            let factor = shrink * gain;
-            for (cell, other) in row.iter_mut().zip(&self.gain) {
-                *cell -= factor * other;
+        for Part { lane, gain, .. } in &self.parts {
+            let mut rest = &mut blocks.dense_covariances[lane * entries..(lane + 1) * entries];
+            for (i, of_row) in gain.iter().enumerate() {
+                let (row, below) = rest.split_at_mut(i + 1);
+                let factor = shrink * of_row;
+                for (cell, other) in row.iter_mut().zip(gain) {
+                    *cell -= factor * other;
+                }
+                rest = below;
             }
-            rest = below;
-        }
-        for (row, x) in &self.sparse {
-            let cell = &mut blocks.sparse_variances[row * stride + self.lane];
-            let variance = f64::from(*cell);
-            *cell = (variance / (1.0 + overlap * self.weight * x * x * variance)) as f32;
+            for (row, x) in &self.sparse {
+                let cell = &mut blocks.sparse_variances[row * stride + lane];
+                let variance = f64::from(*cell);
+                *cell = (variance / (1.0 + overlap * self.weight * x * x * variance)) as f32;
+            }
         }
     }
 }

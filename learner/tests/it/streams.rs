@@ -17,7 +17,8 @@ use pointsman_learner::online::{InputLesson, Online};
 use pointsman_learner::streams::{Stream, play};
 use pointsman_router::bandit::BanditSettings;
 use pointsman_router::features::SchemaHash;
-use pointsman_router::heads::{Inputs, Prior};
+use pointsman_router::heads::Prior;
+use pointsman_router::inputs::Inputs;
 use pointsman_router::ids::ModelName;
 
 fn stream(name: &str) -> Option<Stream> {
@@ -46,7 +47,8 @@ fn log_ucb(stream: &Stream) -> f64 {
     for (t, round) in stream.rounds().enumerate() {
         inputs.dense[1..].copy_from_slice(round.context);
         let heads = learner.heads();
-        let (scores, prior) = (heads.score(&inputs), heads.prior_score(&inputs));
+        let scores = heads.score(&inputs);
+        let prior = heads.prior_score(&inputs, &scores);
         let picked = argmax(names.iter().zip(round.costs).map(|(name, cost)| {
             let score = heads.lane(name.as_str()).map_or(prior, |lane| scores[lane]);
             let logit = f64::from(score.mean) + f64::from(score.variance).sqrt();

@@ -13,8 +13,8 @@ use pointsman_learner::online::{InputLesson, Online};
 use pointsman_router::bandit::{BanditSettings, Choice};
 use pointsman_router::clock::Draw;
 use pointsman_router::features::SchemaHash;
-use pointsman_router::inputs::Inputs;
 use pointsman_router::ids::ModelName;
+use pointsman_router::inputs::Inputs;
 
 const DENSE: usize = 65;
 

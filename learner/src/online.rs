@@ -43,12 +43,13 @@ use std::time::Duration;
 
 use pointsman_router::artifact::Artifact;
 use pointsman_router::bandit::{BanditPolicy, BanditSettings};
+use pointsman_router::cooling::Cooling;
 use pointsman_router::features::{Features, SchemaHash};
 use pointsman_router::forecast::{Forecasts, LogLine};
 use pointsman_router::heads::Heads;
-use pointsman_router::inputs::Inputs;
 use pointsman_router::hybrid::{HybridPolicy, Standing};
 use pointsman_router::ids::{ModelName, PolicyVersion};
+use pointsman_router::inputs::Inputs;
 use pointsman_router::money::NanoUsd;
 use pointsman_router::policy::{Policy, Snapshot};
 
@@ -141,8 +142,9 @@ impl Online {
         for model in &artifact.quality.models {
             heads.add(model);
         }
-        let begun = heads.blocks_mut().dense_covariances;
-        begun.iter_mut().zip(&artifact.certainty).for_each(|(cell, begin)| *cell = *begin);
+        let blocks = heads.blocks_mut();
+        blocks.dense_covariances.iter_mut().zip(&artifact.certainty).for_each(|(cell, begin)| *cell = *begin);
+        blocks.ages.fill(Cooling::FITTED_AGE);
         Self { artifact: Some(artifact), ..online }
     }
 

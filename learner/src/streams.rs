@@ -24,8 +24,8 @@ use std::collections::VecDeque;
 use pointsman_router::bandit::{BanditSettings, Choice};
 use pointsman_router::clock::Draw;
 use pointsman_router::features::SchemaHash;
-use pointsman_router::inputs::{DENSE_MAX, Inputs};
 use pointsman_router::ids::ModelName;
+use pointsman_router::inputs::{DENSE_MAX, Inputs};
 
 use crate::online::{InputLesson, Online};
 

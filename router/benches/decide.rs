@@ -22,8 +22,8 @@ use pointsman_router::decide::{Means, decide};
 use pointsman_router::encode::{Encoder, encode};
 use pointsman_router::forecast::{Forecast, Forecasts};
 use pointsman_router::heads::Heads;
-use pointsman_router::inputs::{Inputs, Shape};
 use pointsman_router::ids::{DecisionId, ModelName, TaskType};
+use pointsman_router::inputs::{Inputs, Shape};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, Pricing};
 use pointsman_router::money::{NanoUsd, Price};
 use pointsman_router::policy::{Ask, Contender, Objective, Policy, Snapshot};
@@ -218,7 +218,8 @@ fn parts(c: &mut Criterion) {
     c.bench_function("score", |b| b.iter(|| policy.score(black_box(&ask))));
     c.bench_function("thompson", |b| b.iter(|| thompson(black_box(&utilities))));
     c.bench_function("thompson/above", |b| b.iter(|| picks(black_box(&utilities), Scatter::Above)));
-    let mut fitted = Heads::new((BanditSettings::default().prior, None), Shape { dense: 73, sparse: 0 }, encoder.schema());
+    let mut fitted =
+        Heads::new((BanditSettings::default().prior, None), Shape { dense: 73, sparse: 0 }, encoder.schema());
     for name in names() {
         fitted.add(&name);
     }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::features::SchemaHash;
-use crate::inputs::Shape;
 use crate::ids::{PolicyVersion, TaskType};
+use crate::inputs::Shape;
 use crate::projection::Projection;
 use crate::quality::Quality;
 use crate::topic::Topics;

@@ -18,8 +18,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::cooling::Cooling;
 use crate::features::SchemaHash;
 use crate::heads::{Heads, Prior, Score};
-use crate::inputs::{Inputs, Shape};
 use crate::ids::PolicyVersion;
+use crate::inputs::{Inputs, Shape};
 use crate::policy::{Ask, Completion, Contender, Estimate, Policy, PolicyKind, Scored};
 use crate::selection::{Scatter, Utility, floor, picks};
 
@@ -81,12 +81,13 @@ impl BanditSettings {
 
     /// Over this many dense inputs of a fitted artifact, on whose logits the heads stand. The prior is
     /// that of a model which was not fitted; the heads of those that were begin with [`Prior::FITTED`],
-    /// narrowed by the rows of the fit.
+    /// narrowed by the rows of the fit, and at [`Cooling::FITTED_AGE`]: they are told apart already, and
+    /// draws as wide as at first would cost more than they find out.
     #[must_use]
     pub fn fitted(dense: usize) -> Self {
         Self {
             shape: Shape { dense, sparse: 0 },
-            cooling: Cooling::none(0.5),
+            cooling: Cooling { least: 0.05, ..Cooling::COLD_START },
             prior: Prior { bias: 1.0, surface: 0.02, projected: 1.0, sparse: 0.0 },
             shared: None,
             ..Self::default()

@@ -25,6 +25,9 @@ impl Cooling {
     /// The best of those tried on recorded outcomes.
     pub const COLD_START: Self = Self { first: 2.0, least: 0.1, labels: 200.0 };
 
+    /// The age at which the draws of a head begin that stands on a fitted logit: as narrow as they get.
+    pub const FITTED_AGE: f32 = 100_000.0;
+
     /// Draws of one width at every age; 1 is plain Thompson.
     #[must_use]
     pub const fn none(width: f64) -> Self {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use crate::artifact::Artifact;
 use crate::bandit::{BanditPolicy, Choice};
 use crate::features::Features;
-use crate::inputs::Inputs;
 use crate::ids::{PolicyVersion, TaskType};
+use crate::inputs::Inputs;
 use crate::policy::{Ask, Completion, Policy, PolicyKind, Scored};
 
 /// A snapshot of it.

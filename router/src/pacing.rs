@@ -8,10 +8,13 @@
 //! and costs that were predicted for them, have kept the mean cost at the target (the empirical dual
 //! problem, Agrawal & Devanur 2016). What was really spent closes the loop: the target is raised by
 //! what was saved and lowered by what was overspent, to be made good over the next
-//! [`HORIZON`] requests.
+//! [`HORIZON`] requests, and aims at a little credit ([`RESERVE`]).
 //!
-//! Beside the price stands a hard stop: no request is given more than what was earned and not spent,
-//! as far as cheaper models can serve it. Pacing is advice to the policy and a mask before the draw,
+//! Beside the price stands a hard stop: no request is given more than what was earned and not spent, and
+//! an overdraft of [`OVERDRAFT`] requests' worth, as far as cheaper models can serve it. Without the
+//! overdraft a dear model's turn would come when there is credit and not when it pays: measured on
+//! recorded outcomes, that costs most of what pacing by worth gains. What costs no more than the target is
+//! never stopped, since it adds to no debt. Pacing is advice to the policy and a mask before the draw,
 //! so propensities stay exact; it is no budget, whose hold is another thing ([`crate::hold`]).
 
 use std::collections::VecDeque;
@@ -65,7 +68,11 @@ impl Pacer for Unpaced {
 }
 
 /// Requests over which a surplus or a debt is made good.
-pub const HORIZON: f64 = 40.0;
+pub const HORIZON: f64 = 80.0;
+/// Credit that is aimed at, in requests' worth.
+pub const RESERVE: f64 = 8.0;
+/// Debt that one request may lead to, in requests' worth.
+pub const OVERDRAFT: f64 = 16.0;
 /// Requests whose offers are remembered.
 const REMEMBERED: usize = 384;
 /// λ is solved for again after so many requests.
@@ -162,8 +169,9 @@ impl MeanCost {
 
     /// What is asked of the next decision.
     pub fn pace(&mut self) -> Pace {
-        let target = (self.target_usd + self.credit_usd / HORIZON).max(0.0);
-        let earned = (self.credit_usd + self.target_usd).max(0.0);
+        let surplus = self.credit_usd - RESERVE * self.target_usd;
+        let target = (self.target_usd + surplus / HORIZON).max(0.0);
+        let earned = (self.credit_usd + OVERDRAFT * self.target_usd).max(self.target_usd);
         Pace {
             cost_weight_per_usd: self.dual.weight(target),
             cost_max: Some(NanoUsd::from_usd(earned).unwrap_or(NanoUsd::MAX)),

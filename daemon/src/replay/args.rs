@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::changes::{At, AtValue};
 
 /// Whose choices are replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Whose {
     /// The pool in its given order: the first that can serve.
     Rules,
@@ -44,6 +44,11 @@ impl Whose {
             Self::Random => "random",
             Self::Oracle => "oracle",
         }
+    }
+
+    /// Whether what it knows before the first row comes from the rows that are fed and from nothing else.
+    pub(super) fn learns_from_rows_alone(self) -> bool {
+        matches!(self, Self::Classifier | Self::Hybrid | Self::Bandit | Self::ContextFree)
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Known {
 }
 
 /// A policy and its state.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pupil {
     /// Learns costs and latencies for every policy, and quality for the bandit.
     online: Online,
@@ -39,7 +39,7 @@ pub(super) struct Pupil {
     choice: Choice,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Choice {
     /// What was fed so far, to be fitted on once it is all there.
     Unfitted(ArtifactKind, Vec<TrainingRow>),

@@ -41,12 +41,13 @@ pub(super) fn run(args: &ReplayArgs, rows: &Rows, warm: Option<&Rows>) -> anyhow
     let plan = Plan::new(args, rows)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (mut runs, mut context_free, mut yardsticks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut taught = Taught::default();
     for seed in args.first_seed..args.first_seed.saturating_add(args.seeds) {
         let course = Course::new(rows, warm, &plan, seed)?;
         let stage = Stage::new(args, warm, &course);
-        runs.push(runtime.block_on(stage.one_run(args.policy))?);
+        runs.push(runtime.block_on(stage.one_run(args.policy, &mut taught))?);
         if args.policy != Whose::ContextFree {
-            context_free.push(runtime.block_on(stage.one_run(Whose::ContextFree))?);
+            context_free.push(runtime.block_on(stage.one_run(Whose::ContextFree, &mut taught))?);
         }
         yardsticks.push(Yardsticks {
             seed,
@@ -82,6 +83,10 @@ fn settings(args: &ReplayArgs) -> Settings {
 /// Rows that were fed and that a pacer hears of, at most.
 const OFFERED: usize = 384;
 
+/// Policies that were fed the warm rows and nothing of a course, and are the same for every seed.
+#[derive(Default)]
+struct Taught(BTreeMap<Whose, Pupil>);
+
 /// What the runs of one course stand on.
 struct Stage<'a> {
     args: &'a ReplayArgs,
@@ -102,14 +107,11 @@ impl<'a> Stage<'a> {
         &self.course.routed
     }
 
-    async fn one_run(&self, whose: Whose) -> anyhow::Result<Run> {
+    async fn one_run(&self, whose: Whose, taught: &mut Taught) -> anyhow::Result<Run> {
         let start = SystemClock.now();
-        let schema = Encoder::new(self.settings.secret).schema();
-        let Some(mut pupil) = Pupil::new(whose, &self.known(whose), schema) else {
+        let Some(mut pupil) = self.pupil(whose, taught)? else {
             return Ok(Run { seconds: SystemClock.now().since(start).as_secs_f64(), ..self.mixture() });
         };
-        self.warm_up(&mut pupil)?;
-        pupil.begin(self.course.seed)?;
         let latest = Arc::new(LatestPolicy::new(pupil.snapshot().policy));
         let pacer = Arc::new(RunPacer::new(self.args.budget_per_request));
         self.offer_fed(&pupil, &*pacer)?;
@@ -136,6 +138,22 @@ impl<'a> Stage<'a> {
         }
         run.seconds = SystemClock.now().since(start).as_secs_f64();
         Ok(run)
+    }
+
+    /// The policy as it is before the first row is routed; `None` for one that is reckoned and not run.
+    fn pupil(&self, whose: Whose, taught: &mut Taught) -> anyhow::Result<Option<Pupil>> {
+        let alike = self.course.train.is_empty() && whose.learns_from_rows_alone();
+        if let Some(pupil) = taught.0.get(&whose).filter(|_| alike) {
+            return Ok(Some(pupil.clone()));
+        }
+        let schema = Encoder::new(self.settings.secret).schema();
+        let Some(mut pupil) = Pupil::new(whose, &self.known(whose), schema) else { return Ok(None) };
+        self.warm_up(&mut pupil)?;
+        pupil.begin(self.course.seed)?;
+        if alike {
+            taught.0.insert(whose, pupil.clone());
+        }
+        Ok(Some(pupil))
     }
 
     fn known(&self, whose: Whose) -> Known {

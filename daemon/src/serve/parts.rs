@@ -208,8 +208,10 @@ async fn describe(
         None => {
             let BanditSettings { shape, scatter, cooling, floor, prior, shared, alarms, overlap } =
                 BanditSettings::default();
-            let prior_of = |Prior { bias, surface, projected, sparse }: Prior| json!({"bias": bias,
-                   "surface": surface, "projected": projected, "sparse": sparse});
+            let prior_of = |Prior { bias, surface, projected, sparse }: Prior| {
+                json!({"bias": bias,
+                   "surface": surface, "projected": projected, "sparse": sparse})
+            };
             let settings = json!({"width_first": cooling.first, "width_least": cooling.least,
                    "width_labels": cooling.labels, "floor": floor, "overlap": overlap,
                    "prior": prior_of(prior), "prior_shared": shared.map(prior_of), "scatter": scatter.as_str(), "alarms": alarms,

@@ -87,8 +87,8 @@ mod tests {
     use pointsman_router::clock::Draw;
     use pointsman_router::features::SchemaHash;
     use pointsman_router::heads::Prior;
-    use pointsman_router::inputs::Shape;
     use pointsman_router::ids::ModelName;
+    use pointsman_router::inputs::Shape;
 
     use super::*;
 

@@ -18,8 +18,8 @@ use pointsman_learner::streams::{Stream, play};
 use pointsman_router::bandit::BanditSettings;
 use pointsman_router::features::SchemaHash;
 use pointsman_router::heads::Prior;
-use pointsman_router::inputs::Inputs;
 use pointsman_router::ids::ModelName;
+use pointsman_router::inputs::Inputs;
 
 fn stream(name: &str) -> Option<Stream> {
     let path = std::env::var_os("POINTSMAN_STREAMS").map(|folder| PathBuf::from(folder).join(name));

@@ -67,7 +67,7 @@ async fn what_was_learned_survives_a_restart() {
     let policies = daemon.client.list_policies(v1::ListPoliciesRequest {}).await.unwrap().policies;
     let policy = running(policies);
     assert_eq!((policy.kind(), policy.feedback_mark, policy.trace_mark), (v1::PolicyKind::Bandit, 40, 40));
-    assert!(policy.updates >= 40 && policy.settings.contains_key("alpha"));
+    assert!(policy.updates >= 40 && policy.settings.contains_key("width_first"));
     let got = daemon.client.get_policy(v1::GetPolicyRequest::default()).await.unwrap().policy.unwrap();
     assert_eq!(got.version, policy.version);
     // Late feedback finds its decision after the restart.

@@ -34,7 +34,7 @@ pub use changes::ChangeError;
 pub use handle::Learning;
 pub use opening::Opening;
 pub use published::{Learned, LearningStatus, Published};
-pub use report::{CanaryFigures, LiveFigures, Report, ShadowFigures};
+pub use report::{CanaryFigures, LiveFigures, Report, ShadowFigures, SourceFigures};
 pub use roles::{Promotion, Refused, Standing, Wish};
 pub use student::{Artifact, LearningError, Student};
 pub use teacher::{Streams, Teacher};

@@ -4,6 +4,7 @@ use pointsman_learner::drift::Alert;
 use pointsman_learner::evaluate::canary::CanaryVerdict;
 use pointsman_learner::evaluate::estimate::Estimate;
 use pointsman_learner::online::Online;
+use pointsman_learner::sources::Account;
 use pointsman_router::clock::Timestamp;
 
 use super::tally::{CanaryTally, LiveTally, ShadowTally};
@@ -23,6 +24,21 @@ pub struct Report {
     pub canary: Option<CanaryFigures>,
     /// Models that changed, as the running policy's state noticed, oldest first.
     pub alerts: Vec<Alert>,
+    /// Who gave labels that the running policy's state has heard, by name.
+    pub sources: Vec<SourceFigures>,
+}
+
+/// What one source of feedback said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceFigures {
+    /// The source.
+    pub source: String,
+    /// Its labels.
+    pub labels: u64,
+    /// What of them was taught.
+    pub taught: f64,
+    /// Whether it departs from the others.
+    pub departs: bool,
 }
 
 /// What the running policy earns.
@@ -87,8 +103,14 @@ impl Report {
             shadow: tallies.shadow.as_ref().map(shadow),
             canary: canary.map(|(life, tally)| figures(life, tally)),
             alerts: online.alerts().cloned().collect(),
+            sources: online.sources().accounts().map(source).collect(),
         }
     }
+}
+
+fn source((source, account): (&str, &Account)) -> SourceFigures {
+    let Account { labels, taught, departs, .. } = *account;
+    SourceFigures { source: source.to_owned(), labels, taught, departs }
 }
 
 fn live(tally: &LiveTally) -> LiveFigures {

@@ -178,7 +178,7 @@ impl School {
         jobs.spawn(keep_books(traces.clone(), ledger.clone(), booked, committed, to_teacher));
         let time = (Arc::clone(&shared), Arc::new(Counted::default()) as Arc<dyn Seeds>);
         Self {
-            desk: FeedbackDesk::new(traces.clone(), ledger.clone(), Arc::clone(&shared), SECRET),
+            desk: FeedbackDesk::new((traces.clone(), ledger.clone()), Arc::clone(&shared), SECRET, 0.02),
             reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), Arc::new(Models), time, SECRET)),
             retention: crate::retention::Retention::new(traces.clone(), ledger.clone(), learning.clone(), shared),
             folder,
@@ -195,6 +195,12 @@ impl School {
     pub(crate) async fn crash(mut self) -> TempDir {
         self.jobs.shutdown().await;
         self.folder
+    }
+
+    /// A desk that writes another share on what it takes.
+    pub(crate) fn desk_with(&self, departing_share: f64) -> FeedbackDesk {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        FeedbackDesk::new((self.traces.clone(), self.ledger.clone()), clock, SECRET, departing_share)
     }
 
     /// An orderly end, so that no lease is lost, and a new start.
@@ -380,6 +386,7 @@ fn row(seq: u64, n: u32, label: f64) -> FeedbackCommitted {
         score: label,
         comment: String::new(),
         at: START,
+        departing_share: None,
         task: "law".into(),
         policy: "p".into(),
         answer_model: None,

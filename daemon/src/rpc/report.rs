@@ -9,7 +9,7 @@ use pointsman_router::money::NanoUsd;
 use super::policy::Policies;
 use super::promotion::canary_to_wire;
 use super::status::Refusal;
-use crate::learning::{CanaryFigures, LiveFigures, ShadowFigures};
+use crate::learning::{CanaryFigures, LiveFigures, ShadowFigures, SourceFigures};
 use crate::store::ledger::{AuditEntry, PolicyAction};
 use crate::wire::timestamp;
 
@@ -36,6 +36,7 @@ impl Policies {
             pacing: self.pacing().into_iter().collect(),
             retrain: Some(self.retraining.report().await?),
             audit: audit.into_iter().map(audit_entry).collect(),
+            sources: report.sources.into_iter().map(source).collect(),
         })
     }
 
@@ -76,6 +77,10 @@ fn alert(alert: &Alert) -> v1::DriftAlert {
         noticed_at: None,
         heads_reset: false,
     }
+}
+
+fn source(SourceFigures { source, labels, taught, departs }: SourceFigures) -> v1::SourceReport {
+    v1::SourceReport { source, labels, taught, departs }
 }
 
 /// How many entries are asked for.

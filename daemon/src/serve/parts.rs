@@ -69,6 +69,7 @@ pub(super) struct Parts {
     pub(super) retraining: Retraining,
     state_dir: PathBuf,
     keeps: Store,
+    departing_share: f64,
     message_bytes_max: usize,
     /// Released last: fields are dropped in their order.
     _lock: StateLock,
@@ -149,6 +150,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         evaluator,
         state_dir,
         keeps: config.store,
+        departing_share: config.learning.departing_share,
         message_bytes_max: config.server.message_bytes_max,
         _lock: lock,
         clock,
@@ -249,7 +251,12 @@ impl Parts {
                 traffic: traffic.clone(),
             },
             verdicts: Verdicts {
-                desk: FeedbackDesk::new(self.traces.clone(), self.ledger.clone(), Arc::clone(&clock), secret),
+                desk: FeedbackDesk::new(
+                    (self.traces.clone(), self.ledger.clone()),
+                    Arc::clone(&clock),
+                    secret,
+                    self.departing_share,
+                ),
             },
             statistics: Statistics {
                 reader: TraceReader { traces: self.traces.clone(), ledger: self.ledger.clone() },

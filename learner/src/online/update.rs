@@ -29,8 +29,11 @@ pub(super) struct Reading<'a> {
     score: Score,
     probability: f64,
     weight: f64,
+    variance: f64,
     /// 1 + wv.
     scale: f64,
+    /// What of the label counts.
+    counts: f64,
 }
 
 /// Reads one lane, whose logit is added to the offset. The inputs must have as many dense ones as the heads.
@@ -49,7 +52,18 @@ pub(super) fn read<'a>(heads: &Heads, lane: usize, (inputs, offset): (&'a Inputs
     let probability = 1.0 / (1.0 + libm::exp(-mean));
     let weight = (probability * (1.0 - probability)).max(WEIGHT_MIN);
     let score = Score { mean: mean as f32, variance: own as f32 };
-    Reading { lane, dense, gain, sparse, score, probability, weight, scale: 1.0 + weight * variance }
+    Reading {
+        lane,
+        dense,
+        gain,
+        sparse,
+        score,
+        probability,
+        weight,
+        variance,
+        scale: 1.0 + weight * variance,
+        counts: 1.0,
+    }
 }
 
 fn triangle_of(heads: &Heads, lane: usize) -> &[f32] {
@@ -87,6 +101,12 @@ fn merge(inputs: &Inputs, rows: usize) -> Vec<(usize, f64)> {
 }
 
 impl Reading<'_> {
+    /// The same, where only a part of the label counts: it tells and moves as much as that part of one would.
+    pub(super) fn weighed(self, counts: f64) -> Self {
+        let weight = self.weight * counts;
+        Self { weight, scale: 1.0 + weight * self.variance, counts, ..self }
+    }
+
     /// The probability of being right at the mean logit.
     pub(super) fn probability(&self) -> f64 {
         self.probability
@@ -101,7 +121,7 @@ impl Reading<'_> {
     pub(super) fn shift(&self, heads: &mut Heads, e: f64) {
         let stride = heads.stride();
         let blocks = heads.blocks_mut();
-        let step = e / self.scale;
+        let step = self.counts * e / self.scale;
         let first = self.lane * self.dense.len();
         let dense_step = step as f32;
         for (mean, gain) in blocks.dense_means[first..].iter_mut().zip(&self.gain) {

@@ -92,7 +92,7 @@ impl Court {
                 let _ = to_teacher.send(row).await;
             }
         });
-        let desk = FeedbackDesk::new(traces.clone(), ledger.clone(), clock, SECRET);
+        let desk = FeedbackDesk::new((traces.clone(), ledger.clone()), clock, SECRET, 0.02);
         Self { folder, traces, ledger, desk, learning, jobs, next }
     }
 

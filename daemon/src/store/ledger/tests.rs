@@ -61,6 +61,7 @@ fn feedback(decision: DecisionId, model: Option<&str>, source: &str, verdict: Ve
         score,
         comment: "a note".to_owned(),
         at: at(5),
+        departing_share: Some(0.02),
         task: TaskType::new("simple_query"),
         policy: PolicyVersion::new("bandit-1"),
         answer_model: Some(ModelName::new("a")),

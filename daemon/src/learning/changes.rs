@@ -198,4 +198,4 @@ pub(super) fn log(entry: &AuditEntry) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

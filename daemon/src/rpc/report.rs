@@ -9,7 +9,7 @@ use pointsman_router::money::NanoUsd;
 use super::policy::Policies;
 use super::promotion::canary_to_wire;
 use super::status::Refusal;
-use crate::learning::{CanaryFigures, LiveFigures, ShadowFigures, SourceFigures};
+use crate::learning::{CanaryFigures, FallbackFigures, LiveFigures, ShadowFigures, SourceFigures};
 use crate::store::ledger::{AuditEntry, PolicyAction};
 use crate::wire::timestamp;
 
@@ -31,7 +31,7 @@ impl Policies {
             live: Some(live(&report.live)),
             shadow: report.shadow.as_ref().map(shadow),
             canary: report.canary.as_ref().map(canary),
-            fallback: None,
+            fallback: report.fallback.as_ref().map(fallback),
             drift_alerts: report.alerts.iter().rev().take(history(asked.drift_alerts_max)).map(alert).collect(),
             pacing: self.pacing().into_iter().collect(),
             retrain: Some(self.retraining.report().await?),
@@ -76,6 +76,15 @@ fn alert(alert: &Alert) -> v1::DriftAlert {
         // The state knows sequences and no clock; the log has the time.
         noticed_at: None,
         heads_reset: false,
+    }
+}
+
+fn fallback(figures: &FallbackFigures) -> v1::FallbackReport {
+    v1::FallbackReport {
+        active: figures.active,
+        model: figures.model.as_ref().map(|model| model.as_str().to_owned()).unwrap_or_default(),
+        difference: figures.difference.map(estimate),
+        since: Some(timestamp(figures.since)),
     }
 }
 

@@ -190,7 +190,14 @@ fn opening(config: &PolicyConfig, cold: Artifact, known: KnownPolicies) -> Openi
     };
     let has_rules = rules_decide || !config.rules.is_empty() || !config.default.is_empty();
     let rules = has_rules.then(|| RulesPolicy::new(config.rules.clone(), config.default.clone()));
-    Opening { cold, rules, rules_decide, candidates: Arc::new(known), exploration: config.exploration }
+    Opening {
+        cold,
+        rules,
+        rules_decide,
+        candidates: Arc::new(known),
+        exploration: config.exploration,
+        may_fall_back: config.best_single_fallback,
+    }
 }
 
 /// Writes down the policy that the configuration asks for, with its settings for people.

@@ -6,7 +6,7 @@
 //! audit log is only ever added to: the file itself refuses everything else.
 
 use pointsman_router::clock::Timestamp;
-use pointsman_router::ids::PolicyVersion;
+use pointsman_router::ids::{ModelName, PolicyVersion};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,18 @@ pub struct Lifecycle {
     pub shadow: Option<Trial>,
     /// The canary that is under way, or the last one.
     pub canary: Option<CanaryLife>,
+    /// The model that stands in for the running policy.
+    #[serde(default)]
+    pub stands_in: Option<StandIn>,
+}
+
+/// The best single model, where it stands in for the running policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StandIn {
+    /// The model.
+    pub model: ModelName,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// Since when a policy is on trial.

@@ -249,6 +249,7 @@ async fn learned_states_policies_and_overrides_survive() {
         predecessor: Some("bandit-1".into()),
         shadow: shadow.map(|version| Trial { version: version.into(), since: at(2), marks: (3, 4) }),
         canary: None,
+        stands_in: None,
     };
     let entry = |to: &str, share| AuditEntry {
         at: at(7),

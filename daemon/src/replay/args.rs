@@ -56,7 +56,8 @@ pub struct ReplayArgs {
     /// Recorded outcomes that are fed first, as logs in which every model was called
     #[arg(long, value_name = "FILE")]
     pub warm: Option<PathBuf>,
-    /// Only these models, comma-separated; without it, all of the file
+    /// Only these models, comma-separated; without it, all of the file. With exactly two, APGR, CPT and AIQ say how well
+    /// the policy tells where the stronger is needed
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
     pub pool: Vec<String>,
     /// Whose choices to replay

@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 use super::policy::stored_to_wire;
 use super::status::{Reason, Refusal};
 use crate::store::artifacts::ArtifactFileError;
-use crate::store::ledger::{FittedFacts, StoredPolicy};
+use crate::store::ledger::{FittedFacts, PolicyAction, StoredPolicy};
 use crate::training::evaluate::{EvaluationError, Evaluator, Settings, to_wire};
 use crate::training::trainer::{Progress, Trainer, TrainingError, Wish};
 use crate::wire;
@@ -125,7 +125,10 @@ impl Candidates {
             trained_rows: origin.rows,
             ..FittedFacts::default()
         };
-        let (stored, new) = self.trainer.admit(artifact.kind, (version, bytes), settings, facts).await?;
+        let (stored, new) = self
+            .trainer
+            .admit((artifact.kind, PolicyAction::Installed), (version, bytes), settings, facts)
+            .await?;
         Ok(v1::InstallPolicyResponse { policy: Some(stored_to_wire(&stored)), repeated_install: !new })
     }
 }

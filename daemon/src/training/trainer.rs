@@ -24,9 +24,11 @@ use super::log::{Reach, StoredLog};
 use super::rows::StoredRows;
 use crate::store::StoreError;
 use crate::store::artifacts::{ArtifactFileError, ArtifactStore};
-use crate::store::ledger::{FittedFacts, LedgerStore, NewCandidate, StoredPolicy};
+use crate::store::ledger::{AuditEntry, FittedFacts, LedgerStore, NewCandidate, PolicyAction, StoredPolicy};
 use crate::store::traces::TraceStore;
 
+/// Who asks where nothing else is said.
+pub(super) const CALLER: &str = "caller";
 /// How much the thread gives way to others.
 const NICE: i32 = 10;
 /// The share of all feedback, the latest, that no training sees: a candidate is evaluated on what it was
@@ -126,6 +128,8 @@ pub struct Ground {
 #[derive(Debug, Clone)]
 pub struct Trainer {
     ground: Arc<Ground>,
+    /// Whom the audit log names.
+    actor: &'static str,
     busy: Arc<AtomicBool>,
     stopped: Arc<AtomicBool>,
 }
@@ -163,7 +167,13 @@ impl Trainer {
     /// Trains on this ground.
     #[must_use]
     pub fn new(ground: Ground) -> Self {
-        Self { ground: Arc::new(ground), busy: Arc::default(), stopped: Arc::default() }
+        Self { ground: Arc::new(ground), actor: CALLER, busy: Arc::default(), stopped: Arc::default() }
+    }
+
+    /// The same trainer, with another name in the audit log.
+    #[must_use]
+    pub fn named(&self, actor: &'static str) -> Self {
+        Self { actor, ..self.clone() }
     }
 
     /// What it stands on.
@@ -234,16 +244,19 @@ impl Trainer {
             report: serde_json::to_string(&report).ok(),
             ..FittedFacts::default()
         };
-        self.admit(kind, (version, bytes), settings, facts).await.map(|(stored, _)| stored)
+        self.admit((kind, PolicyAction::Trained), (version, bytes), settings, facts)
+            .await
+            .map(|(stored, _)| stored)
     }
 
-    /// Takes an artifact in as a candidate; one that is known already stays as it is. Whether it is new.
+    /// Takes an artifact in as a candidate that came by this action; one that is known already stays as it is. Whether it is
+    /// new.
     ///
     /// # Errors
     /// What the stores met.
     pub async fn admit(
         &self,
-        kind: ArtifactKind,
+        (kind, action): (ArtifactKind, PolicyAction),
         (version, bytes): (PolicyVersion, Vec<u8>),
         settings: String,
         fitted: FittedFacts,
@@ -259,7 +272,9 @@ impl Trainer {
             settings,
             fitted,
         };
-        let new = ledger.insert_candidate(candidate).await?;
+        let reason = format!("on {} rows", candidate.fitted.trained_rows);
+        let entry = AuditEntry::about(action, &version, (self.actor, candidate.created_at), reason);
+        let new = ledger.insert_candidate(candidate, entry).await?;
         let gone = || StoreError::Corrupt { detail: format!("the policy `{version}` is gone from the ledger") };
         let stored = ledger.policy(version.clone()).await?.ok_or_else(gone)?;
         Ok((stored, new))

@@ -169,6 +169,20 @@ pub struct AuditEntry {
     pub reason: String,
 }
 
+impl AuditEntry {
+    /// Something was done to a policy that changes nobody's role.
+    #[must_use]
+    pub fn about(
+        action: PolicyAction,
+        version: &PolicyVersion,
+        (actor, at): (&str, Timestamp),
+        reason: String,
+    ) -> Self {
+        let (actor, to) = (actor.to_owned(), version.clone());
+        Self { at, action, actor, from: None, to, share: None, forced: false, reason }
+    }
+}
+
 impl LedgerStore {
     /// The roles of the policies; `None` before they were ever given.
     ///
@@ -276,7 +290,7 @@ fn mark(tx: &Transaction<'_>, roles: &Lifecycle) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn append(tx: &Transaction<'_>, entry: &AuditEntry) -> rusqlite::Result<()> {
+pub(super) fn append(tx: &Transaction<'_>, entry: &AuditEntry) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO audit (at_micros, action, actor, from_version, to_version, share, forced, reason)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

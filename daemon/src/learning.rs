@@ -17,6 +17,7 @@
 //! power cut cannot take a trace that a saved state has learned from. A state is kept as its own base
 //! when its policy stops learning: rows that go meanwhile are missing on both ways to it.
 
+mod asks;
 mod candidates;
 mod changes;
 mod class;
@@ -31,8 +32,8 @@ mod tally;
 mod teacher;
 mod trials;
 
+pub use asks::ChangeError;
 pub use candidates::{ArtifactFault, Candidates, NoCandidates};
-pub use changes::ChangeError;
 pub use handle::Learning;
 pub use opening::Opening;
 pub use published::{Learned, LearningStatus, Published};

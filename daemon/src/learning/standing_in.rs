@@ -5,7 +5,7 @@
 //! them, and is back when its own estimate says that it is better ([`pointsman_learner::evaluate::fallback`]). Nothing
 //! here is on the request path.
 
-use pointsman_learner::evaluate::fallback::{Fallback, Turn};
+use pointsman_learner::evaluate::fallback::Fallback;
 use pointsman_learner::evaluate::running::Look;
 use pointsman_router::clock::Timestamp;
 use pointsman_router::hindsight::{Chance, Hindsight};
@@ -14,8 +14,6 @@ use pointsman_router::policy::{PolicyKind, Snapshot};
 use pointsman_router::trace::Trace;
 use serde::{Deserialize, Serialize};
 
-use super::roles::{self, Wish};
-use super::teacher::Teacher;
 use crate::store::ledger::{Lifecycle, StandIn};
 
 /// The running policy against each model alone, since it, or whoever stands in for it, began.
@@ -70,34 +68,6 @@ impl FallbackTally {
             })
             .collect();
         self.sums.observe(&own, &rivals, scores);
-    }
-}
-
-impl Teacher {
-    /// Lets the best single model stand in for the running policy, or the policy decide again.
-    pub(super) async fn watch_fallback(&mut self) {
-        let stands_in = self.roles.stands_in.as_ref().map(|stands_in| stands_in.model.clone());
-        let tally = self.trials.tallies().fallback.as_ref();
-        let tally = tally.filter(|_| self.may_fall_back);
-        let Some((tally, turn)) = tally.and_then(|tally| Some((tally, tally.sums.turn(stands_in.as_ref())?)))
-        else {
-            return;
-        };
-        let model = match turn {
-            Turn::Begin(model) => Some(model),
-            Turn::End => None,
-        };
-        let about = model.as_ref().or(stands_in.as_ref());
-        let difference = about.and_then(|model| Some((model, tally.sums.difference(model)?.value)));
-        let say =
-            |(model, gain): (&ModelName, f64)| format!("the policy is worth {gain:+.4} beside `{model}` alone");
-        let reason = difference.map(say).unwrap_or_default();
-        let wish = Wish { actor: "fallback", reason, forced: false };
-        let changed = roles::stand_in(&self.roles, model, &wish, self.clock.now());
-        // It stays as it is until the ledger takes the change: the next feedback tries again.
-        if let Err(error) = self.take(changed, None).await {
-            tracing::error!(%error, "whether a model stands in could not be written, the next feedback tries again");
-        }
     }
 }
 

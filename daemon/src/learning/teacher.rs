@@ -10,8 +10,8 @@ use pointsman_router::policy::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::asks::Ask;
 use super::class::Class;
-use super::handle::Ask;
 use super::published::{Arms, LearningStatus, Published};
 use super::report::Report;
 use super::trials::{Bench, Trials};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::changes::{At, AtValue};
+use super::at::{At, AtValue};
 
 /// Whose choices are replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,10 +2,11 @@
 //!
 //! One training runs at a time, on a thread of its own at low priority: it may use what the requests
 //! leave. It reads the log up to where it ended at the beginning. A training that nobody waits for any
-//! more stops reading and leaves nothing behind; a fit that is under way then runs to its end unseen.
+//! more stops at its next stage and leaves nothing behind.
 //! The latest part of the feedback is left out, for [`super::evaluate`].
 //! The artifact is on disk before the ledger names it, so a candidate that is listed can be loaded.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use pointsman_router::features::SchemaHash;
 use pointsman_router::ids::PolicyVersion;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::log::{Reach, StoredLog};
 use super::rows::StoredRows;
@@ -130,17 +131,25 @@ pub struct Trainer {
     ground: Arc<Ground>,
     /// Whom the audit log names.
     actor: &'static str,
-    busy: Arc<AtomicBool>,
+    busy: Arc<Busy>,
     stopped: Arc<AtomicBool>,
+}
+
+/// Whether a training is under way, and the end of it.
+#[derive(Debug, Default)]
+struct Busy {
+    now: AtomicBool,
+    over: Notify,
 }
 
 /// The right to train, until it is dropped.
 #[derive(Debug)]
-pub struct Turn(Arc<AtomicBool>);
+pub struct Turn(Arc<Busy>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.now.store(false, Ordering::Release);
+        self.0.over.notify_waiters();
     }
 }
 
@@ -185,7 +194,19 @@ impl Trainer {
     /// Whether a training is under way.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire)
+        self.busy.now.load(Ordering::Acquire)
+    }
+
+    /// Waits until no training is under way.
+    pub async fn idle(&self) {
+        loop {
+            // Asked for before the look, so that no end falls between the two.
+            let over = self.busy.over.notified();
+            if !self.is_busy() {
+                return;
+            }
+            over.await;
+        }
     }
 
     /// Gives up what is under way: the daemon ends.
@@ -198,7 +219,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainingError::Running`] while another has it.
     pub fn turn(&self) -> Result<Turn, TrainingError> {
-        if self.busy.swap(true, Ordering::AcqRel) {
+        if self.busy.now.swap(true, Ordering::AcqRel) {
             return Err(TrainingError::Running);
         }
         Ok(Turn(Arc::clone(&self.busy)))
@@ -305,6 +326,7 @@ impl Work {
             tell.send_modify(|last| {
                 *last = later(*last, (stage, share), rows.read_so_far(), clock.now().since(began))
             });
+            if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if self.is_over() {
             return Err(TrainingError::GivenUp);

@@ -20,7 +20,9 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::feedback::FeedbackDesk;
 use crate::learning::tests::{SECRET, lesson};
-use crate::learning::{Artifact, Candidates, Learning, LearningStatus, Opening, Report, Standing, Streams};
+use crate::learning::{
+    Artifact, ArtifactFault, Candidates, Learning, LearningStatus, Opening, Report, Standing, Streams,
+};
 use crate::store::ledger::{LedgerStore, PolicyAction};
 use crate::store::traces::support::START;
 use crate::store::traces::{TraceStore, TraceStoreSettings};

@@ -227,6 +227,16 @@ impl LedgerStore {
             .await
     }
 
+    /// When the row with this sequence came; `None`: it is gone.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn feedback_at(&self, seq: u64) -> Result<Option<Timestamp>, StoreError> {
+        let sql = "SELECT at_micros FROM feedback WHERE seq = ?1";
+        let at = |row: &Row<'_>| row.get(0).map(Timestamp::from_micros);
+        self.readers.read(move |conn| conn.prepare_cached(sql)?.query_row([kept(seq)], at).optional()).await
+    }
+
     /// Marks rows whose traces were lost: they stay, and teach nothing.
     ///
     /// # Errors

@@ -96,6 +96,7 @@ async fn feedback_repeats_and_corrects_per_decision_model_and_source() {
         let ack = submit(&store, feedback(one, model, source, verdict.clone())).await.unwrap();
         assert_eq!((ack.status, ack.seq), (status, seq), "{verdict:?}");
     }
+    assert_eq!((store.feedback_at(1).await, store.feedback_at(7).await), (Ok(Some(at(5))), Ok(None)));
     let corrects: Vec<_> = store.scan_feedback(0, 99).await.unwrap().iter().map(|c| c.row.corrects).collect();
     assert_eq!(corrects, [None, None, None, Some(1), Some(4), Some(3)]);
     let stats: Vec<_> =

@@ -194,6 +194,10 @@ impl School {
     /// Everything is dropped, nothing is closed.
     pub(crate) async fn crash(mut self) -> TempDir {
         self.jobs.shutdown().await;
+        // A process that dies takes its writers along. Here they would go on beside those of the next start, and
+        // write at places that it gives out again.
+        self.traces.flushed().await.unwrap();
+        self.ledger.flushed().await.unwrap();
         self.folder
     }
 
@@ -598,6 +602,20 @@ async fn concurrent_feedback_teaches_in_the_order_of_the_ledger() {
         other.teach(row.row.seq, &Lesson { features: &trace.features, model: &model, old, new });
     }
     assert_ne!(other.heads(), live.0.heads());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_under_way_at_a_crash_takes_no_place_of_what_comes_after() {
+    let mut school = School::new().await;
+    for round in 0..20 {
+        for n in 0..200 {
+            school.push(lesson(1_000 * round + n));
+        }
+        // At once, while the writer has most of it before it.
+        school = School::open(school.crash().await).await;
+        school.push(lesson(1_000 * round + 500));
+        school.traces.flushed().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

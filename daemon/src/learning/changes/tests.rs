@@ -101,6 +101,9 @@ impl Court {
     /// Everything is dropped, nothing is saved.
     pub(in crate::learning) async fn restart(mut self, opening: Opening) -> Self {
         self.jobs.shutdown().await;
+        // The writers of a process that dies end with it; here they must be through first.
+        self.traces.flushed().await.unwrap();
+        self.ledger.flushed().await.unwrap();
         Self::open(self.folder, opening, self.next).await
     }
 

@@ -51,13 +51,20 @@ pub struct FeedbackDesk {
     ledger: LedgerStore,
     clock: Arc<dyn Clock>,
     secret: u64,
+    departing_share: f64,
 }
 
 impl FeedbackDesk {
-    /// Takes feedback over these stores. `secret` keys the hashes of answers.
+    /// Takes feedback over these stores. `secret` keys the hashes of answers; `departing_share` is how much of all
+    /// information a source may be while it departs from the others.
     #[must_use]
-    pub fn new(traces: TraceStore, ledger: LedgerStore, clock: Arc<dyn Clock>, secret: u64) -> Self {
-        Self { traces, ledger, clock, secret }
+    pub fn new(
+        (traces, ledger): (TraceStore, LedgerStore),
+        clock: Arc<dyn Clock>,
+        secret: u64,
+        departing_share: f64,
+    ) -> Self {
+        Self { traces, ledger, clock, secret, departing_share }
     }
 
     /// Takes one piece of feedback and acknowledges it once it is durable.
@@ -90,6 +97,7 @@ impl FeedbackDesk {
             score,
             comment: feedback.comment,
             at: self.clock.now(),
+            departing_share: Some(self.departing_share),
             task: trace.decision.task.name.clone(),
             policy: trace.decision.policy.clone(),
             answer_model: heaviest.map(|contribution| contribution.model.clone()),

@@ -10,12 +10,14 @@
 //! begins from nothing always learns: it needs no artifact, so there is always one that can run.
 //! `class` is all of them, `teacher` the loop that feeds them, `published` what requests read,
 //! `handle` how the rest of the daemon asks. Who runs is a `roles` matter: `changes` makes a change
-//! durable, then publishes it, in one turn of the loop, so no lesson falls between the two.
+//! durable, then publishes it, in one turn of the loop, so no lesson falls between the two. `standing_in` watches
+//! whether the running policy is worth more than its best single model.
 //!
 //! States are saved together with their marks. Before one is saved the trace file is synced, so a
 //! power cut cannot take a trace that a saved state has learned from. A state is kept as its own base
 //! when its policy stops learning: rows that go meanwhile are missing on both ways to it.
 
+mod asks;
 mod candidates;
 mod changes;
 mod class;
@@ -24,17 +26,18 @@ mod opening;
 mod published;
 mod report;
 mod roles;
+mod standing_in;
 mod student;
 mod tally;
 mod teacher;
 mod trials;
 
+pub use asks::ChangeError;
 pub use candidates::{ArtifactFault, Candidates, NoCandidates};
-pub use changes::ChangeError;
 pub use handle::Learning;
 pub use opening::Opening;
 pub use published::{Learned, LearningStatus, Published};
-pub use report::{CanaryFigures, LiveFigures, Report, ShadowFigures};
+pub use report::{CanaryFigures, FallbackFigures, LiveFigures, Report, ShadowFigures, SourceFigures};
 pub use roles::{Promotion, Refused, Standing, Wish};
 pub use student::{Artifact, LearningError, Student};
 pub use teacher::{Streams, Teacher};

@@ -8,7 +8,8 @@
 //! what a policy would have done there; [`estimate`] weighs the two into a value with a confidence
 //! interval; [`gate`] decides whether the candidate may run, and says what is missing if not;
 //! [`canary`] compares it on-policy once it does. [`exploration`] finds how much of the traffic the
-//! running policy may spend on telling the two apart. [`calibration`] and [`frontier`] are the
+//! running policy may spend on telling the two apart; [`fallback`] says when the best single model is to stand
+//! in for it. [`calibration`] and [`frontier`] are the
 //! figures of a report.
 //!
 //! Everything is pure and deterministic: equal rows in equal order give equal bits.
@@ -22,6 +23,7 @@ pub mod running;
 pub mod exploration;
 pub mod gate;
 pub mod canary;
+pub mod fallback;
 pub mod calibration;
 pub mod frontier;
 

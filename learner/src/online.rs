@@ -31,6 +31,11 @@
 //! would count twice. When a lane's alarm rings, that lane alone is loosened: it keeps its mean, its
 //! variances grow, and it explores and learns as if it were nearly new. When the cost or latency of a model
 //! moved, its forecast begins anew. What moved is kept as the last alerts.
+//!
+//! # Who says it
+//!
+//! A label of a source that departs from the others counts for a part or for nothing ([`crate::sources`]): error
+//! and certainty are multiplied by its weight, and it drives no alarm.
 
 mod changes;
 mod certainty;
@@ -54,6 +59,7 @@ use pointsman_router::money::NanoUsd;
 use pointsman_router::policy::{Policy, Snapshot};
 
 use crate::drift::{Alert, Watched};
+use crate::sources::{Heard, Sources, Witness};
 
 pub use self::certainty::certainty;
 pub use self::changes::ALERTS_MAX;
@@ -113,6 +119,7 @@ pub struct Online {
     artifact: Option<Arc<Artifact>>,
     forecasts: Arc<Forecasts>,
     changes: Changes,
+    sources: Sources,
     feedback_mark: u64,
     trace_mark: u64,
 }
@@ -128,6 +135,7 @@ impl Online {
             artifact: None,
             forecasts: Arc::new(Forecasts::default()),
             changes: Changes::default(),
+            sources: Sources::default(),
             feedback_mark: 0,
             trace_mark: 0,
         }
@@ -151,6 +159,11 @@ impl Online {
     /// Takes in one label. Rows come in ledger sequence; one row may bring several lessons. Features of
     /// another schema, and labels that are not numbers, teach nothing, but the mark moves.
     pub fn teach(&mut self, seq: u64, lesson: &Lesson<'_>) {
+        self.teach_by(seq, lesson, None);
+    }
+
+    /// The same where it is known who says so.
+    pub fn teach_by(&mut self, seq: u64, lesson: &Lesson<'_>, from: Option<Witness<'_>>) {
         let Lesson { features, model, old, new } = *lesson;
         if features.schema != self.heads.schema() || (old.is_none() && new.is_none()) {
             self.feedback_mark = self.feedback_mark.max(seq);
@@ -164,11 +177,16 @@ impl Online {
                 (standing.inputs, offset)
             }
         };
-        self.teach_inputs(seq, &InputLesson { inputs: &inputs, offset, model, old, new });
+        self.teach_inputs_by(seq, &InputLesson { inputs: &inputs, offset, model, old, new }, from);
     }
 
     /// The same where the inputs are there already.
     pub fn teach_inputs(&mut self, seq: u64, lesson: &InputLesson<'_>) {
+        self.teach_inputs_by(seq, lesson, None);
+    }
+
+    /// The same where it is known who says so.
+    pub fn teach_inputs_by(&mut self, seq: u64, lesson: &InputLesson<'_>, from: Option<Witness<'_>>) {
         self.feedback_mark = self.feedback_mark.max(seq);
         let InputLesson { inputs, offset, model, old, new } = *lesson;
         let label = |y: Option<f64>| y.filter(|y| y.is_finite()).map(|y| y.clamp(0.0, 1.0));
@@ -179,10 +197,22 @@ impl Online {
         let heads = Arc::make_mut(&mut self.heads);
         let lane = heads.add(model);
         let mut reading = update::read(heads, lane, (inputs, offset));
+        let (weight, was_misled) = match (from, old, new) {
+            (Some(from), None, Some(label)) => {
+                self.sources.hear(from, &Heard { lane, label, predicted: reading.quality() })
+            }
+            (Some(from), ..) => (self.sources.weigh(from), false),
+            (None, ..) => (1.0, false),
+        };
+        if was_misled {
+            (0..heads.models().len()).for_each(|lane| loosen::loosen(heads, lane));
+            reading = update::read(heads, lane, (inputs, offset));
+        }
+        reading = reading.weighed(weight);
         match (old, new) {
             (None, Some(y)) => {
                 let found = Found { seq, label: y, predicted: reading.quality() };
-                if self.changes.label((lane, model), found, self.settings.alarms) {
+                if weight >= 1.0 && self.changes.label((lane, model), found, self.settings.alarms) {
                     loosen::loosen(heads, lane);
                     reading = update::read(heads, lane, (inputs, offset));
                 }
@@ -282,6 +312,12 @@ impl Online {
     pub fn resets(&self, model: &str) -> u64 {
         let lane = self.heads.lane(model).and_then(|lane| self.changes.lanes.get(lane));
         lane.map_or(0, |(alarm, _)| alarm.resets)
+    }
+
+    /// What is remembered of those who gave labels.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Sequence number of the last feedback row taken in; zero before any.

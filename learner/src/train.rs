@@ -12,6 +12,7 @@
 mod report;
 mod sample;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ndarray::{Array2, Axis};
@@ -85,6 +86,22 @@ pub enum TrainError<E> {
         /// Judged rows that are needed.
         needed: usize,
     },
+    /// There are rows, but of too many models.
+    #[error(
+        "of {judged} judged rows {found} are of models that were judged often enough, training needs {needed}: route more \
+         requests and send feedback"
+    )]
+    Thin {
+        /// Judged rows that there are.
+        judged: usize,
+        /// Those on models that can be fitted.
+        found: usize,
+        /// How many of those are needed.
+        needed: usize,
+    },
+    /// Whoever was told how far it is wanted no more of it.
+    #[error("the training was given up")]
+    GivenUp,
     /// Nothing tells right from wrong.
     #[error("every judged answer has the score {score}, training needs right and wrong ones")]
     OneClass {
@@ -116,29 +133,30 @@ pub struct Trained {
     pub report: TrainingReport,
 }
 
-/// Trains on these rows; tells how far it is, with a share from 0 to 1 of the whole.
+/// Trains on these rows; tells how far it is, with a share from 0 to 1 of the whole, and ends where whoever is told
+/// wants no more of it.
 ///
 /// # Errors
 /// [`TrainError`]; nothing was made.
 pub fn train<R: Rows>(
     rows: &R,
     settings: &TrainSettings,
-    tell: &mut dyn FnMut(Stage, f64),
+    tell: &mut dyn FnMut(Stage, f64) -> ControlFlow<()>,
 ) -> Result<Trained, TrainError<R::Error>> {
-    tell(Stage::Reading, 0.0);
+    go_on(tell(Stage::Reading, 0.0))?;
     let sample = Sample::read(rows, settings.rows_max, settings.seed, tell)?;
-    tell(Stage::FittingFeatures, 0.3);
+    go_on(tell(Stage::FittingFeatures, 0.3))?;
     let features: Vec<Arc<Features>> = sample.rows.iter().map(|row| Arc::clone(&row.features)).collect();
     let encoder = Encoder::fit(&features, rows.schema(), &settings.encoder, settings.seed);
     let work = Work::new(&sample, &features, &encoder, settings)?;
-    tell(Stage::FittingModels, 0.5);
+    go_on(tell(Stage::FittingModels, 0.5))?;
     let kept = features.len() - features.len() / HELD_OUT;
     let first = work.fit(kept, Vec::new())?;
-    tell(Stage::Calibrating, 0.75);
+    go_on(tell(Stage::Calibrating, 0.75))?;
     let held_out = work.held_out(&first, kept);
     let platt = calibrate::platt(&held_out);
     let report = report::report(&sample, &first.quality, &platt, (kept, &work.scores(&first, kept)));
-    tell(Stage::FittingModels, 0.8);
+    go_on(tell(Stage::FittingModels, 0.8))?;
     let mut last = work.fit(features.len(), first.directions)?;
     last.quality.platt = platt;
     let origin = Origin { rows: sample.read, labels: sample.labels(), seed: settings.seed };
@@ -147,6 +165,11 @@ pub fn train<R: Rows>(
     let mut artifact = Artifact { kind, origin, projection, quality, topics, certainty: Vec::new() };
     artifact.certainty = certainty(&artifact, sample.judged());
     Ok(Trained { artifact, report })
+}
+
+/// The end of a training that nobody wants any more.
+fn go_on<E>(told: ControlFlow<()>) -> Result<(), TrainError<E>> {
+    if told.is_break() { Err(TrainError::GivenUp) } else { Ok(()) }
 }
 
 /// One part of so many is held out.

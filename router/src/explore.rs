@@ -7,10 +7,11 @@
 //! floor alone starves the gate: it spends most where nothing is to be learned. Without a challenger
 //! all of it is spread evenly. The version and the kind are those of the policy that is explored around.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::features::Features;
-use crate::ids::{PolicyVersion, TaskType};
+use crate::ids::{ModelName, PolicyVersion, TaskType};
 use crate::policy::{Ask, Contender, Policy, PolicyKind, Scored};
 use crate::selection::{aim, floor};
 
@@ -28,6 +29,52 @@ impl Explored {
     #[must_use]
     pub fn new(policy: Arc<dyn Policy>, towards: Option<(Arc<dyn Policy>, f64)>, even: f64) -> Self {
         Self { policy, towards, even: if even.is_nan() { 0.0 } else { even.clamp(0.0, 1.0) } }
+    }
+}
+
+/// A policy for which one model stands in: that model is picked first wherever it is on offer. What the policy says
+/// of the models, and how it completes a set, stays.
+#[derive(Debug, Clone)]
+pub struct StoodIn {
+    policy: Arc<dyn Policy>,
+    model: ModelName,
+}
+
+impl StoodIn {
+    /// Lets this model stand in.
+    #[must_use]
+    pub fn new(policy: Arc<dyn Policy>, model: ModelName) -> Self {
+        Self { policy, model }
+    }
+}
+
+impl Policy for StoodIn {
+    fn version(&self) -> &PolicyVersion {
+        self.policy.version()
+    }
+
+    fn kind(&self) -> PolicyKind {
+        self.policy.kind()
+    }
+
+    fn project(&self, features: &Features) -> Vec<f32> {
+        self.policy.project(features)
+    }
+
+    fn infer_task(&self, projected: &[f32]) -> Option<TaskType> {
+        self.policy.infer_task(projected)
+    }
+
+    fn score(&self, ask: &Ask<'_>) -> Scored {
+        let mut scored = self.policy.score(ask);
+        let stands = |contender: &Contender| contender.name == self.model && !contender.barred;
+        if ask.contenders.iter().any(stands) {
+            for (estimate, contender) in scored.estimates.iter_mut().zip(ask.contenders) {
+                estimate.pick = f64::from(u8::from(stands(contender)));
+            }
+            scored.note = Some(Cow::Borrowed("the best single model stands in for the policy"));
+        }
+        scored
     }
 }
 
@@ -149,6 +196,21 @@ mod tests {
         check(Some(("a", 0.2)), 0.0, [1.0, 0.0, 0.0]);
         check(Some(("c", 0.2)), 0.0, [1.0, 0.0, 0.0]);
         check(None, f64::NAN, [1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn who_stands_in_is_picked_wherever_it_may_be_and_the_policy_a_little() {
+        let stood_in = |model: &str| Arc::new(StoodIn::new(always("a"), model.into())) as Arc<dyn Policy>;
+        let check = |model: &str, expected: [f64; 3]| {
+            let got = picks(&Explored::new(stood_in(model), Some((always("a"), 0.1)), 0.0));
+            assert!(got.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-12), "{got:?} {expected:?}");
+        };
+        check("b", [0.1, 0.9, 0.0]);
+        check("a", [1.0, 0.0, 0.0]);
+        // Barred, or not there: the policy decides.
+        check("c", [1.0, 0.0, 0.0]);
+        check("d", [1.0, 0.0, 0.0]);
+        assert_eq!(stood_in("b").version(), always("a").version());
     }
 
     #[test]

@@ -137,10 +137,10 @@ impl Heads {
         self.shape
     }
 
-    /// The belief before any feedback.
+    /// The belief of this lane before any feedback.
     #[must_use]
-    pub fn prior(&self) -> &Prior {
-        &self.prior
+    pub fn prior(&self, lane: usize) -> &Prior {
+        self.shared.as_ref().filter(|_| lane == SHARED_LANE).unwrap_or(&self.prior)
     }
 
     /// The models by lane; the shared head goes by an empty name.

@@ -31,7 +31,7 @@ pub struct Chance {
 /// What a policy would have done at a logged decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hindsight {
-    /// Every set that it may draw, one for each first pick of positive probability.
+    /// Every set that it may draw, one for each first pick of positive probability, or for every first pick.
     pub chances: Vec<Chance>,
     /// What it predicts of the logged set.
     pub predicted: f64,
@@ -45,6 +45,17 @@ impl Hindsight {
     /// Asks this policy about a logged decision.
     #[must_use]
     pub fn of(policy: &dyn Policy, trace: &Trace) -> Self {
+        Self::asked(policy, trace, false)
+    }
+
+    /// The same with a chance for every first pick that is not barred, whatever its probability: what would have
+    /// come of always beginning with one model.
+    #[must_use]
+    pub fn of_every_first(policy: &dyn Policy, trace: &Trace) -> Self {
+        Self::asked(policy, trace, true)
+    }
+
+    fn asked(policy: &dyn Policy, trace: &Trace, every_first: bool) -> Self {
         let decision = &*trace.decision;
         let candidates = &decision.candidates;
         let offered: Vec<usize> =
@@ -79,8 +90,9 @@ impl Hindsight {
         let chances: Vec<Chance> = picks
             .iter()
             .enumerate()
-            .filter(|(_, pick)| **pick > 0.0)
-            .map(|(first, pick)| {
+            .zip(&contenders)
+            .filter(|((_, pick), contender)| **pick > 0.0 || (every_first && !contender.barred))
+            .map(|((first, pick), _)| {
                 let grown = growth.set_of(first);
                 let set: Vec<usize> = grown.iter().filter_map(place).collect();
                 let cost = set.iter().filter_map(|at| candidates.get(*at)).map(|c| c.cost).sum();

@@ -318,6 +318,14 @@ fn report(asked: &v1::GetReportRequest) -> v1::GetReportResponse {
         retrain: Some(v1::RetrainReport { enabled: true, feedback_due: 500, ..v1::RetrainReport::default() }),
         drift_alerts: vec![alert; take(asked.drift_alerts_max).min(3)],
         audit: vec![entry; take(asked.audit_max).min(3)],
+        sources: [("judge", false), ("stranger", true)]
+            .map(|(source, departs)| v1::SourceReport {
+                source: source.to_owned(),
+                labels: 9,
+                taught: 2.0,
+                departs,
+            })
+            .to_vec(),
         ..v1::GetReportResponse::default()
     }
 }

@@ -196,7 +196,7 @@ async fn the_learning_report() {
     let address = address.to_string();
     let ended = run(&address, &["report"], "").await;
     assert!(ended.stdout.is_ascii());
-    for part in ["shadow", "rolled back", "global", "0 of 500", "$0.00001 ", "promoted, forced"] {
+    for part in ["shadow", "rolled back", "global", "0 of 500", "$0.00001 ", "promoted, forced", "stranger"] {
         assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
     }
     let ended = run(&address, &["report", "--alerts", "1", "--audit", "2", "--json"], "").await;

@@ -111,6 +111,7 @@ fn policy(mut section: Section<'_>, faults: &Faults, settings: &mut Settings) ->
     });
     settings.calls_max_by_task.extend(calls.into_iter().map(|(task, n)| (TaskType::from(task), n)));
     let exploration = section.number("exploration", 0.0, EXPLORATION_MAX).unwrap_or(0.0);
+    let best_single_fallback = section.flag("best_single_fallback").unwrap_or(true);
     let rules: BTreeMap<TaskType, Vec<ModelName>> = section
         .entries("rules", section::NAMES_WANTED, section::read_names)
         .into_iter()
@@ -125,7 +126,7 @@ fn policy(mut section: Section<'_>, faults: &Faults, settings: &mut Settings) ->
         section.fault("rules", FaultKind::Empty { wanted: "models for a task type, or policy.default" });
     }
     section.end();
-    PolicyConfig { kind: kind.unwrap_or(PolicyChoice::Bandit), rules, default, exploration }
+    PolicyConfig { kind: kind.unwrap_or(PolicyChoice::Bandit), rules, default, exploration, best_single_fallback }
 }
 
 fn budget(mut section: Section<'_>) -> Option<Budget> {

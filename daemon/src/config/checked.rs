@@ -73,6 +73,8 @@ pub struct PolicyConfig {
     pub default: Vec<ModelName>,
     /// The share of the choices that the running policy gives to exploration.
     pub exploration: f64,
+    /// Whether the best single model stands in for a learned policy that it beats.
+    pub best_single_fallback: bool,
 }
 
 /// A budget.

@@ -76,7 +76,7 @@ enum Form {
 }
 
 /// Every setting that a variable can set.
-const SETTINGS: [(&str, &str, Form); 18] = [
+const SETTINGS: [(&str, &str, Form); 19] = [
     ("server", "listen", Form::Text),
     ("server", "reflection", Form::Flag),
     ("server", "state_dir", Form::Text),
@@ -88,6 +88,7 @@ const SETTINGS: [(&str, &str, Form); 18] = [
     ("policy", "attempts_max", Form::Whole),
     ("policy", "answer_value_usd_micros", Form::Whole),
     ("policy", "exploration", Form::Number),
+    ("policy", "best_single_fallback", Form::Flag),
     ("budget", "name", Form::Text),
     ("budget", "amount_usd", Form::Text),
     ("budget", "window", Form::Text),

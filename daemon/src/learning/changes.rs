@@ -7,62 +7,15 @@
 //! cuts a change, the next start finds the old roles or the new ones, and a state for each.
 
 use pointsman_learner::evaluate::canary::CanaryVerdict;
-use pointsman_router::ids::PolicyVersion;
+use pointsman_learner::evaluate::fallback::Turn;
+use pointsman_router::ids::{ModelName, PolicyVersion};
 
-use super::candidates::ArtifactFault;
-use super::roles::{self, Changed, Moment, Promotion, Refused, Wish};
-use super::student::{LearningError, Student};
+use super::asks::{Change, ChangeError, What};
+use super::roles::{self, Changed, Moment, Wish};
+use super::student::Student;
 use super::teacher::Teacher;
 use crate::store::StoreError;
 use crate::store::ledger::{AuditEntry, CanaryEnd, Lifecycle, StateRole};
-
-/// A change that a person, or a part of the daemon, wants.
-#[derive(Debug)]
-pub(super) struct Change {
-    /// What it is.
-    pub(super) what: What,
-    /// Who joins for it.
-    pub(super) student: Option<Box<Student>>,
-    /// Who wants it and why.
-    pub(super) wish: Wish,
-}
-
-/// What is to change.
-#[derive(Debug)]
-pub(super) enum What {
-    /// A candidate is to decide.
-    Promote(Promotion),
-    /// The canary is to end, or the predecessor to decide again.
-    RollBack,
-    /// A policy, or nobody, is to decide beside the running one.
-    Shadow(Option<PolicyVersion>),
-}
-
-/// Why nothing changed.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum ChangeError {
-    /// Nobody knows the policy.
-    #[error("no policy has the version `{version}`, see ListPolicies")]
-    Unknown {
-        /// The version that was asked for.
-        version: PolicyVersion,
-    },
-    /// The roles do not allow it.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The artifact cannot be used.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactFault),
-    /// The learned state cannot be had.
-    #[error(transparent)]
-    Learning(#[from] LearningError),
-}
-
-impl From<StoreError> for ChangeError {
-    fn from(error: StoreError) -> Self {
-        Self::Learning(error.into())
-    }
-}
 
 impl Teacher {
     /// Changes the roles as asked.
@@ -163,6 +116,32 @@ impl Teacher {
         }
     }
 
+    /// Lets the best single model stand in for the running policy, or the policy decide again.
+    pub(super) async fn watch_fallback(&mut self) {
+        let stands_in = self.roles.stands_in.as_ref().map(|stands_in| stands_in.model.clone());
+        let tally = self.trials.tallies().fallback.as_ref();
+        let tally = tally.filter(|_| self.may_fall_back);
+        let Some((tally, turn)) = tally.and_then(|tally| Some((tally, tally.sums.turn(stands_in.as_ref())?)))
+        else {
+            return;
+        };
+        let model = match turn {
+            Turn::Begin(model) => Some(model),
+            Turn::End => None,
+        };
+        let about = model.as_ref().or(stands_in.as_ref());
+        let difference = about.and_then(|model| Some((model, tally.sums.difference(model)?.value)));
+        let say =
+            |(model, gain): (&ModelName, f64)| format!("the policy is worth {gain:+.4} beside `{model}` alone");
+        let reason = difference.map(say).unwrap_or_default();
+        let wish = Wish { actor: "fallback", reason, forced: false };
+        let changed = roles::stand_in(&self.roles, model, &wish, self.clock.now());
+        // It stays as it is until the ledger takes the change: the next feedback tries again.
+        if let Err(error) = self.take(changed, None).await {
+            tracing::error!(%error, "whether a model stands in could not be written, the next feedback tries again");
+        }
+    }
+
     /// The moment, as far as roles keep it.
     async fn moment(&self) -> Result<Moment, StoreError> {
         let known = self.class.cold().online();
@@ -198,4 +177,4 @@ pub(super) fn log(entry: &AuditEntry) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::PolicyVersion;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::asks::{Ask, Change, ChangeError, What};
 use super::candidates::{ArtifactFault, Candidates};
-use super::changes::{Change, ChangeError, What};
 use super::published::{LearningStatus, Published};
 use super::report::Report;
 use super::roles::{Promotion, Wish};
 use super::student::Student;
 use crate::store::StoreError;
 use crate::store::ledger::{LedgerStore, Lifecycle, StateRole};
-use crate::store::traces::TraceStore;
+use crate::store::traces::{Committed, Lookup, TraceStore};
 
 /// A handle to the teacher.
 #[derive(Debug, Clone)]
@@ -24,18 +25,6 @@ pub struct Learning {
     pub(super) candidates: Arc<dyn Candidates>,
     pub(super) traces: TraceStore,
     pub(super) ledger: LedgerStore,
-}
-
-/// What the teacher is asked.
-#[derive(Debug)]
-pub(super) enum Ask {
-    /// To save the states in this role, with everything up to these sequences of feedback and traces in
-    /// them.
-    Save { role: StateRole, through: (u64, u64), done: oneshot::Sender<Result<(), StoreError>> },
-    /// How policies on trial do.
-    Report { done: oneshot::Sender<Result<Report, StoreError>> },
-    /// To change the roles.
-    Change { change: Change, done: oneshot::Sender<Result<Lifecycle, ChangeError>> },
 }
 
 impl Learning {
@@ -130,6 +119,22 @@ impl Learning {
         let (done, report) = oneshot::channel();
         self.asks.send(Ask::Report { done }).await.map_err(|_| StoreError::Closed)?;
         report.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The time of the decision whose trace or report has this sequence; `None`: it is pruned.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn seen_at(&self, seq: u64) -> Result<Option<Timestamp>, StoreError> {
+        let rows = self.traces.scan(seq.saturating_sub(1), 1).await?;
+        match rows.first().filter(|row| row.seq() == seq) {
+            Some(Committed::Trace { trace, .. }) => Ok(Some(trace.at)),
+            Some(Committed::Report(report)) => match self.traces.committed(report.decision).await? {
+                Lookup::Found((_, trace)) => Ok(Some(trace.at)),
+                Lookup::Pruned | Lookup::Unknown => Ok(None),
+            },
+            None => Ok(None),
+        }
     }
 
     async fn change(&self, change: Change) -> Result<Lifecycle, ChangeError> {

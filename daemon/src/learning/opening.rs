@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pointsman_router::clock::Clock;
+use pointsman_router::clock::{Clock, Timestamp};
 use pointsman_router::policy::Policy as _;
 use pointsman_router::rules::RulesPolicy;
 use tokio::sync::{mpsc, watch};
@@ -11,7 +11,7 @@ use super::candidates::{Candidates, NoCandidates};
 use super::class::Class;
 use super::handle::Learning;
 use super::published::Published;
-use super::roles::{self, Changed, Configured};
+use super::roles::{self, Changed, Configured, Wish};
 use super::student::{Artifact, LearningError};
 use super::teacher::{AIMED, Teacher, arms, bench, status_of};
 use super::trials::Trials;
@@ -35,13 +35,22 @@ pub struct Opening {
     pub candidates: Arc<dyn Candidates>,
     /// The share of the picks that the running policy gives to exploration.
     pub exploration: f64,
+    /// Whether the best single model may stand in for a running policy that it beats.
+    pub may_fall_back: bool,
 }
 
 impl Opening {
     /// The bandit that begins from nothing, and nobody else.
     #[must_use]
     pub fn of(cold: Artifact) -> Self {
-        Self { cold, rules: None, rules_decide: false, candidates: Arc::new(NoCandidates), exploration: 0.0 }
+        Self {
+            cold,
+            rules: None,
+            rules_decide: false,
+            candidates: Arc::new(NoCandidates),
+            exploration: 0.0,
+            may_fall_back: true,
+        }
     }
 
     fn configured(&self) -> Configured {
@@ -66,7 +75,7 @@ impl Teacher {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Learning), LearningError> {
         let configured = opening.configured();
-        let Opening { cold, rules, candidates, exploration, .. } = opening;
+        let Opening { cold, rules, candidates, exploration, may_fall_back, .. } = opening;
         let mut class = Class::new(cold.student(&ledger, StateRole::Latest).await?, rules);
         let before = ledger.lifecycle().await?;
         let begun = roles::begin(before.as_ref(), &configured, clock.now());
@@ -76,6 +85,7 @@ impl Teacher {
             (None, None) => return Err(StoreError::Corrupt { detail: "no policy has a role".to_owned() }.into()),
         };
         let changed = seat((&mut class, changed), &*candidates, (&configured, &ledger, &*clock)).await?;
+        let changed = stand_down(changed, may_fall_back, clock.now());
         let roles = changed.roles.clone();
         let through = (ledger.feedback_through().await?, traces.last_seq().await?);
         let mut trials = Trials::load(&ledger, &roles, (clock.now(), through), exploration * AIMED).await?;
@@ -104,6 +114,7 @@ impl Teacher {
             trials,
             bench,
             exploration,
+            may_fall_back,
             published,
             status,
             asks,
@@ -116,6 +127,16 @@ impl Teacher {
         teacher.take(changed, None).await?;
         Ok((teacher, learning))
     }
+}
+
+/// Where the configuration wants no model to stand in, none does.
+fn stand_down(changed: Changed, may_fall_back: bool, now: Timestamp) -> Changed {
+    if may_fall_back || changed.roles.stands_in.is_none() {
+        return changed;
+    }
+    let wish = Wish { actor: "config", reason: "the configuration asks for it".to_owned(), forced: false };
+    let ended = roles::stand_in(&changed.roles, None, &wish, now);
+    Changed { roles: ended.roles, entries: [changed.entries, ended.entries].concat() }
 }
 
 /// Takes everybody in who has a role. Who cannot be loaded loses it, and somebody still decides.

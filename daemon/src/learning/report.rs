@@ -4,8 +4,11 @@ use pointsman_learner::drift::Alert;
 use pointsman_learner::evaluate::canary::CanaryVerdict;
 use pointsman_learner::evaluate::estimate::Estimate;
 use pointsman_learner::online::Online;
+use pointsman_learner::sources::Account;
 use pointsman_router::clock::Timestamp;
+use pointsman_router::ids::ModelName;
 
+use super::standing_in::FallbackTally;
 use super::tally::{CanaryTally, LiveTally, ShadowTally};
 use super::trials::Tallies;
 use crate::store::ledger::{CanaryLife, Lifecycle, Trial};
@@ -21,8 +24,38 @@ pub struct Report {
     pub shadow: Option<ShadowFigures>,
     /// The canary under way, or the last one.
     pub canary: Option<CanaryFigures>,
+    /// How the running policy does against the best single model, where that may stand in.
+    pub fallback: Option<FallbackFigures>,
     /// Models that changed, as the running policy's state noticed, oldest first.
     pub alerts: Vec<Alert>,
+    /// Who gave labels that the running policy's state has heard, by name.
+    pub sources: Vec<SourceFigures>,
+}
+
+/// How the running policy does against the best single model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FallbackFigures {
+    /// Whether that model stands in.
+    pub active: bool,
+    /// The model that stands in, or the best of the moment.
+    pub model: Option<ModelName>,
+    /// The policy's utility less the model's.
+    pub difference: Option<Estimate>,
+    /// Since when it is as it is.
+    pub since: Timestamp,
+}
+
+/// What one source of feedback said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceFigures {
+    /// The source.
+    pub source: String,
+    /// Its labels.
+    pub labels: u64,
+    /// What of them was taught.
+    pub taught: f64,
+    /// Whether it departs from the others.
+    pub departs: bool,
 }
 
 /// What the running policy earns.
@@ -79,16 +112,34 @@ pub struct CanaryFigures {
 }
 
 impl Report {
-    pub(super) fn of(roles: &Lifecycle, tallies: &Tallies, online: &Online) -> Self {
+    pub(super) fn of(roles: &Lifecycle, tallies: &Tallies, online: &Online, may_fall_back: bool) -> Self {
         let canary = roles.canary.as_ref().zip(tallies.canary.as_ref());
         Self {
             roles: roles.clone(),
             live: live(&tallies.live),
             shadow: tallies.shadow.as_ref().map(shadow),
             canary: canary.map(|(life, tally)| figures(life, tally)),
+            fallback: tallies.fallback.as_ref().filter(|_| may_fall_back).map(|tally| fallback(roles, tally)),
             alerts: online.alerts().cloned().collect(),
+            sources: online.sources().accounts().map(source).collect(),
         }
     }
+}
+
+fn fallback(roles: &Lifecycle, tally: &FallbackTally) -> FallbackFigures {
+    let active = roles.stands_in.as_ref();
+    let model = active.map(|stands_in| &stands_in.model).or_else(|| tally.sums.best()).cloned();
+    FallbackFigures {
+        active: active.is_some(),
+        difference: model.as_ref().and_then(|model| tally.sums.difference(model)),
+        model,
+        since: tally.since,
+    }
+}
+
+fn source((source, account): (&str, &Account)) -> SourceFigures {
+    let Account { labels, taught, departs, .. } = *account;
+    SourceFigures { source: source.to_owned(), labels, taught, departs }
 }
 
 fn live(tally: &LiveTally) -> LiveFigures {

@@ -2,9 +2,9 @@
 //! anything of it is written.
 
 use pointsman_router::clock::Timestamp;
-use pointsman_router::ids::PolicyVersion;
+use pointsman_router::ids::{ModelName, PolicyVersion};
 
-use crate::store::ledger::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, Trial};
+use crate::store::ledger::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, StandIn, Trial};
 
 /// Why the roles stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -141,6 +141,7 @@ pub(super) fn begin(roles: Option<&Lifecycle>, configured: &Configured, now: Tim
         running,
         running_since: now,
         canary,
+        stands_in: None,
     };
     Some(Changed { roles, entries: vec![entry] })
 }
@@ -164,6 +165,7 @@ pub(super) fn lose(roles: &Lifecycle, lost: &PolicyVersion, configured: &Configu
         next.running = configured.version.clone();
         next.running_since = now;
         next.by_config = true;
+        next.stands_in = None;
         entries.push(entry(&wish, now, PolicyAction::RolledBack, (Some(lost), &configured.version), None));
     }
     next.predecessor = next.predecessor.filter(|version| *version != *lost && *version != next.running);
@@ -210,6 +212,7 @@ pub(super) fn promote(
     end(&mut next.canary, moment.now, CanaryEnd::Promoted);
     next.predecessor = Some(std::mem::replace(&mut next.running, version));
     next.running_since = moment.now;
+    next.stands_in = None;
     next.by_config = false;
     Ok(Changed { roles: next, entries: vec![entry] })
 }
@@ -235,6 +238,7 @@ pub(super) fn roll_back(
     next.shadow = next.shadow.filter(|shadow| shadow.version != predecessor);
     next.running = predecessor;
     next.running_since = now;
+    next.stands_in = None;
     // Whatever the configuration asks for: a person said that this one decides.
     next.by_config = false;
     Ok(Changed { roles: next, entries: vec![entry] })
@@ -260,6 +264,14 @@ pub(super) fn set_shadow(
         |version: &PolicyVersion| Trial { version: version.clone(), since: moment.now, marks: moment.marks };
     let roles = Lifecycle { shadow: version.map(trial), ..roles.clone() };
     Ok(Changed { roles, entries: [cleared, set].into_iter().flatten().collect() })
+}
+
+/// Lets this model, or nobody, stand in for the running policy.
+pub(super) fn stand_in(roles: &Lifecycle, model: Option<ModelName>, wish: &Wish, now: Timestamp) -> Changed {
+    let action = if model.is_some() { PolicyAction::FallbackBegan } else { PolicyAction::FallbackEnded };
+    let entry = entry(wish, now, action, (None, &roles.running), None);
+    let roles = Lifecycle { stands_in: model.map(|model| StandIn { model, since: now }), ..roles.clone() };
+    Changed { roles, entries: vec![entry] }
 }
 
 fn end(canary: &mut Option<CanaryLife>, now: Timestamp, how: CanaryEnd) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pointsman_learner::basis::Basis;
 use pointsman_learner::online::{Call, Lesson, Online, StateError};
+use pointsman_learner::sources::Witness;
 use pointsman_router::bandit::BanditSettings;
 use pointsman_router::clock::Timestamp;
 use pointsman_router::features::SchemaHash;
@@ -211,11 +212,13 @@ impl Student {
             },
         };
         if let Some(trace) = trace.filter(|_| self.artifact.basis.learns()) {
+            let said = &row.row.feedback;
+            let from = said.departing_share.map(|share_max| Witness { source: &said.source, share_max });
             let models: BTreeSet<&ModelName> = row.labels_before.keys().chain(row.row.labels.keys()).collect();
             for model in models {
                 let (old, new) = (row.labels_before.get(model).copied(), row.row.labels.get(model).copied());
                 if old.map(f64::to_bits) != new.map(f64::to_bits) {
-                    self.online.teach(seq, &Lesson { features: &trace.features, model, old, new });
+                    self.online.teach_by(seq, &Lesson { features: &trace.features, model, old, new }, from);
                     self.updates += 1;
                 }
             }
@@ -258,3 +261,6 @@ impl Student {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

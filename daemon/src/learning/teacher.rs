@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_router::clock::Clock;
-use pointsman_router::explore::Explored;
+use pointsman_router::explore::{Explored, StoodIn};
 use pointsman_router::ids::PolicyVersion;
 use pointsman_router::policy::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::asks::Ask;
 use super::class::Class;
-use super::handle::Ask;
 use super::published::{Arms, LearningStatus, Published};
 use super::report::Report;
 use super::trials::{Bench, Trials};
 use crate::store::StoreError;
-use crate::store::ledger::{FeedbackCommitted, LedgerStore, Lifecycle, StateRole};
+use crate::store::ledger::{FeedbackCommitted, LedgerStore, Lifecycle, StandIn, StateRole};
 use crate::store::traces::{Committed, TraceStore};
 
 /// How long a lesson may wait before requests feel it.
@@ -32,6 +32,8 @@ pub struct Teacher {
     pub(super) trials: Trials,
     pub(super) bench: Bench,
     pub(super) exploration: f64,
+    /// Whether the best single model may stand in for the running policy.
+    pub(super) may_fall_back: bool,
     pub(super) published: Arc<Published>,
     pub(super) status: watch::Sender<LearningStatus>,
     pub(super) asks: mpsc::Receiver<Ask>,
@@ -115,6 +117,7 @@ impl Teacher {
         self.trials.judge(row, &self.bench, &self.traces).await?;
         self.class.teach(row, &self.traces).await?;
         self.watch_canary().await;
+        self.watch_fallback().await;
         Ok(())
     }
 
@@ -155,7 +158,9 @@ impl Teacher {
         let through = (self.ledger.feedback_through().await?, self.traces.last_seq().await?);
         self.trials.catch_up((&self.traces, &self.ledger), &self.bench, through).await?;
         self.watch_canary().await;
-        Ok(Report::of(&self.roles, self.trials.tallies(), self.class.online(&self.roles.running)))
+        self.watch_fallback().await;
+        let online = self.class.online(&self.roles.running);
+        Ok(Report::of(&self.roles, self.trials.tallies(), online, self.may_fall_back))
     }
 
     /// Saves in this role, with everything up to these sequences in it.
@@ -196,6 +201,8 @@ impl Teacher {
 
 /// How much of the exploration is aimed at a challenger, where there is one.
 pub(super) const AIMED: f64 = 0.75;
+/// The share of the choices that a policy keeps while the best single model stands in for it.
+const OWN_SHARE: f64 = 0.1;
 
 /// The policies as requests will pin them. The running policy can always decide: a change that names
 /// one that cannot is refused before it is made.
@@ -205,11 +212,18 @@ pub(super) fn bench(class: &Class, roles: &Lifecycle, exploration: f64, aim: f64
     let canary = roles.open_canary().and_then(|canary| of(&canary.trial.version));
     let shadow = roles.shadow.as_ref().and_then(|shadow| of(&shadow.version));
     let mut running = Arc::clone(&unexplored);
+    if let Some(StandIn { model, .. }) = &roles.stands_in {
+        let model = StoodIn::new(Arc::clone(&unexplored.policy), model.clone());
+        // What it would do itself is tried a little, or nobody could tell that it is worth it again.
+        let own = Some((Arc::clone(&unexplored.policy), OWN_SHARE));
+        let policy = Arc::new(Explored::new(Arc::new(model), own, 0.0));
+        running = Arc::new(Snapshot { policy, forecasts: Arc::clone(&unexplored.forecasts) });
+    }
     if exploration > 0.0 {
         let challenger = shadow.as_ref().or(canary.as_ref());
         let even = if challenger.is_some() { exploration * (1.0 - AIMED) } else { exploration };
         let towards = challenger.map(|challenger| (Arc::clone(&challenger.policy), aim));
-        let policy = Arc::new(Explored::new(Arc::clone(&unexplored.policy), towards, even));
+        let policy = Arc::new(Explored::new(Arc::clone(&running.policy), towards, even));
         running = Arc::new(Snapshot { policy, forecasts: Arc::clone(&unexplored.forecasts) });
     }
     Bench { unexplored, running, canary, shadow }

@@ -178,7 +178,7 @@ impl School {
         jobs.spawn(keep_books(traces.clone(), ledger.clone(), booked, committed, to_teacher));
         let time = (Arc::clone(&shared), Arc::new(Counted::default()) as Arc<dyn Seeds>);
         Self {
-            desk: FeedbackDesk::new(traces.clone(), ledger.clone(), Arc::clone(&shared), SECRET),
+            desk: FeedbackDesk::new((traces.clone(), ledger.clone()), Arc::clone(&shared), SECRET, 0.02),
             reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), Arc::new(Models), time, SECRET)),
             retention: crate::retention::Retention::new(traces.clone(), ledger.clone(), learning.clone(), shared),
             folder,
@@ -194,7 +194,17 @@ impl School {
     /// Everything is dropped, nothing is closed.
     pub(crate) async fn crash(mut self) -> TempDir {
         self.jobs.shutdown().await;
+        // A process that dies takes its writers along. Here they would go on beside those of the next start, and
+        // write at places that it gives out again.
+        self.traces.flushed().await.unwrap();
+        self.ledger.flushed().await.unwrap();
         self.folder
+    }
+
+    /// A desk that writes another share on what it takes.
+    pub(crate) fn desk_with(&self, departing_share: f64) -> FeedbackDesk {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        FeedbackDesk::new((self.traces.clone(), self.ledger.clone()), clock, SECRET, departing_share)
     }
 
     /// An orderly end, so that no lease is lost, and a new start.
@@ -380,6 +390,7 @@ fn row(seq: u64, n: u32, label: f64) -> FeedbackCommitted {
         score: label,
         comment: String::new(),
         at: START,
+        departing_share: None,
         task: "law".into(),
         policy: "p".into(),
         answer_model: None,
@@ -591,6 +602,20 @@ async fn concurrent_feedback_teaches_in_the_order_of_the_ledger() {
         other.teach(row.row.seq, &Lesson { features: &trace.features, model: &model, old, new });
     }
     assert_ne!(other.heads(), live.0.heads());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_under_way_at_a_crash_takes_no_place_of_what_comes_after() {
+    let mut school = School::new().await;
+    for round in 0..20 {
+        for n in 0..200 {
+            school.push(lesson(1_000 * round + n));
+        }
+        // At once, while the writer has most of it before it.
+        school = School::open(school.crash().await).await;
+        school.push(lesson(1_000 * round + 500));
+        school.traces.flushed().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

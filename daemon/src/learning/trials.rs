@@ -20,6 +20,7 @@ use pointsman_router::policy::Snapshot;
 use pointsman_router::trace::Trace;
 use serde::{Deserialize, Serialize};
 
+use super::standing_in::FallbackTally;
 use super::tally::{CanaryTally, LiveTally, Noted, Open, ShadowTally};
 use crate::store::StoreError;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore, Lifecycle};
@@ -46,6 +47,9 @@ pub(super) struct Tallies {
     pub(super) live: LiveTally,
     pub(super) shadow: Option<ShadowTally>,
     pub(super) canary: Option<CanaryTally>,
+    /// The running policy against each model alone, where one may stand in.
+    #[serde(default)]
+    pub(super) fallback: Option<FallbackTally>,
 }
 
 /// Everything that is counted.
@@ -67,7 +71,7 @@ impl Trials {
         // Counts that cannot be read are begun again: nothing depends on them but a report.
         let kept = kept.and_then(|body| serde_json::from_str(&body).ok());
         let live = || LiveTally { since: now, ..LiveTally::new(roles) };
-        let begun = || Tallies { marks, live: live(), shadow: None, canary: None };
+        let begun = || Tallies { marks, live: live(), shadow: None, canary: None, fallback: None };
         let mut trials = Self { tallies: kept.unwrap_or_else(begun), open: Open::new(aim_budget) };
         trials.follow(roles);
         Ok(trials)
@@ -85,7 +89,10 @@ impl Trials {
 
     /// Begins again with whatever the roles have changed.
     pub(super) fn follow(&mut self, roles: &Lifecycle) {
-        let Tallies { live, shadow, canary, .. } = &mut self.tallies;
+        let Tallies { live, shadow, canary, fallback, .. } = &mut self.tallies;
+        if fallback.as_ref().is_none_or(|tally| !tally.is_of(roles)) {
+            *fallback = Some(FallbackTally::new(roles));
+        }
         let has_shadow = shadow.as_ref().map(|tally| &tally.trial) == roles.shadow.as_ref();
         let has_canary =
             canary.as_ref().map(|tally| &tally.trial) == roles.canary.as_ref().map(|canary| &canary.trial);
@@ -156,6 +163,9 @@ impl Trials {
         };
         if let Some((at, trace)) = found {
             self.tallies.live.judged(&trace, before, after);
+            if let Some(fallback) = &mut self.tallies.fallback {
+                fallback.judged(&trace, &bench.unexplored, (before, after));
+            }
             if let Some(noted) = self.note(at, &trace, bench) {
                 if let Some(shadow) = &mut self.tallies.shadow {
                     shadow.judged(&noted, before, after);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::changes::{At, AtValue};
+use super::at::{At, AtValue};
 
 /// Whose choices are replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -61,7 +61,8 @@ pub struct ReplayArgs {
     /// Recorded outcomes that are fed first, as logs in which every model was called
     #[arg(long, value_name = "FILE")]
     pub warm: Option<PathBuf>,
-    /// Only these models, comma-separated; without it, all of the file
+    /// Only these models, comma-separated; without it, all of the file. With exactly two, APGR, CPT and AIQ say how well
+    /// the policy tells where the stronger is needed
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
     pub pool: Vec<String>,
     /// Whose choices to replay

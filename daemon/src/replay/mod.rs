@@ -7,6 +7,7 @@
 //! no configuration; the true task of a row stays hidden unless it is asked to be shown.
 
 mod args;
+mod at;
 mod book;
 mod changes;
 mod course;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 pub use args::{ReplayArgs, ReplayError, Whose};
-pub use changes::{At, AtValue, ChangeFault};
+pub use at::{At, AtValue, ChangeFault};
 pub use report::Report;
 
 use crate::backends::recorded_rows::{Rows, Selection};

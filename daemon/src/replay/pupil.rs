@@ -1,6 +1,7 @@
 //! The policy under replay and how it learns between rows.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -102,7 +103,7 @@ impl Pupil {
         let Choice::Unfitted(kind, rows) = &mut self.choice else { return Ok(()) };
         let (kind, rows) = (*kind, InMemory { schema: None, rows: std::mem::take(rows) });
         let settings = TrainSettings { kind, seed, ..TrainSettings::default() };
-        let trained = train(&rows, &settings, &mut |_, _| {})
+        let trained = train(&rows, &settings, &mut |_, _| ControlFlow::Continue(()))
             .context("give rows to fit on, by --train-fraction or --warm")?;
         let (_, version) = trained.artifact.to_bytes()?;
         let basis = Basis::Fitted { artifact: Arc::new(trained.artifact), version };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{Table, presets};
+use pointsman_learner::evaluate::frontier::{Pair, Point, Recovery, average_quality};
 use serde::Serialize;
 
 use super::Whose;
@@ -104,6 +105,20 @@ pub struct TwoModels {
     pub weak: String,
     /// The model with the higher mean score.
     pub strong: String,
+    /// The average part of the gap between the two that is recovered, over all shares; blind routing recovers a half.
+    /// Absent, like the next two, where there is no gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apgr: Option<f64>,
+    /// The least share that recovers half of the gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpt50: Option<f64>,
+    /// The least share that recovers four fifths of the gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpt80: Option<f64>,
+    /// The average quality between the cost of the one and the cost of the other, over the hull of the points. Absent
+    /// where the stronger is not the dearer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aiq: Option<f64>,
     /// From none to all, in steps of a twentieth.
     pub points: Vec<SharePoint>,
 }
@@ -208,7 +223,25 @@ fn two_models(found: &Findings<'_>) -> Option<TwoModels> {
         SharePoint { share, score, cost_usd }
     };
     let (weak, strong) = if turned { (second, first) } else { (first, second) };
-    Some(TwoModels { weak: weak.clone(), strong: strong.clone(), points: (0..=20).map(point).collect() })
+    let points: Vec<SharePoint> = (0..=20).map(point).collect();
+    let pair = |duel: &figures::Duel| Pair { wish: duel.lead, weak: duel.scores[0], strong: duel.scores[1] };
+    let recoveries: Vec<Recovery> =
+        sorted.iter().filter_map(|duels| Recovery::of(&duels.iter().map(pair).collect::<Vec<_>>())).collect();
+    let over_runs = |figure: &dyn Fn(&Recovery) -> Option<f64>| {
+        mean(recoveries.iter().map(figure).collect::<Option<Vec<f64>>>()?.into_iter())
+    };
+    let costs = || points.iter().map(|point| Point { cost: point.cost_usd, quality: point.score });
+    let ends = points.first().zip(points.last());
+    Some(TwoModels {
+        weak: weak.clone(),
+        strong: strong.clone(),
+        apgr: over_runs(&|recovery| Some(recovery.average())),
+        cpt50: over_runs(&|recovery| recovery.calls_for(0.5)),
+        cpt80: over_runs(&|recovery| recovery.calls_for(0.8)),
+        aiq: ends
+            .and_then(|(low, high)| average_quality(&costs().collect::<Vec<_>>(), low.cost_usd, high.cost_usd)),
+        points,
+    })
 }
 
 /// The choice made most often, the first by name of equals, with the mean score of all.
@@ -254,6 +287,11 @@ impl Report {
         for Phase { from_row, rows, score_mean, cost_mean_usd, .. } in &self.phases {
             let text = format!("{score_mean:.4} at ${cost_mean_usd:.7} a row");
             table.add_row([format!("{rows} rows from {from_row}"), text]);
+        }
+        if let Some(two) = &self.two_models {
+            let of = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.4}"));
+            let text = format!("{}, {}, {}, {}", of(two.apgr), of(two.cpt50), of(two.cpt80), of(two.aiq));
+            table.add_row([format!("{} over {}: APGR, CPT(50 %), CPT(80 %), AIQ", two.strong, two.weak), text]);
         }
         let mut shares: Vec<_> = self.share_by_model.iter().collect();
         shares.sort_by(|a, b| b.1.total_cmp(a.1));

@@ -6,6 +6,7 @@
 //! a status at the door, so every reason has one code.
 
 pub mod admin;
+mod canary;
 pub mod deadline;
 pub(crate) mod decode;
 mod export;
@@ -19,6 +20,7 @@ mod report;
 pub mod router;
 pub mod stats;
 pub mod status;
+mod stored;
 mod tables;
 pub mod traffic;
 pub mod training;

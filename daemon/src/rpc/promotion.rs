@@ -5,12 +5,11 @@ use pointsman_proto::v1;
 use pointsman_router::check::{BadRequest, Problem};
 use pointsman_router::ids::PolicyVersion;
 
+use super::canary::canary_with_figures;
 use super::policy::Policies;
-use super::report;
 use super::status::{Reason, Refusal};
 use crate::learning::{ArtifactFault, ChangeError, LearningError, Refused, Wish};
-use crate::store::ledger::{CanaryEnd, CanaryLife, Lifecycle};
-use crate::wire::timestamp;
+use crate::store::ledger::Lifecycle;
 
 /// Longest reason of a change, in bytes.
 const REASON_BYTES_MAX: usize = 1_024;
@@ -30,7 +29,7 @@ impl Policies {
         let version = PolicyVersion::from(version);
         let roles = self.learning.promote(version.clone(), share, wish).await?;
         let canary = match roles.open_canary() {
-            Some(_) => self.learning.report().await?.canary.as_ref().map(report::canary),
+            Some(_) => self.learning.report().await?.canary.as_ref().map(canary_with_figures),
             None => None,
         };
         Ok(v1::PromoteResponse { policy: self.find(&version, &roles).await?, canary })
@@ -79,25 +78,6 @@ fn wish(reason: String) -> Result<Wish, Refusal> {
         return Err(BadRequest::of("reason", Problem::out_of_range("at most 1024 bytes")).into());
     }
     Ok(Wish { actor: "caller", reason, forced: false })
-}
-
-/// A canary as the wire has it, without its figures.
-pub(super) fn canary_to_wire(canary: &CanaryLife) -> v1::Canary {
-    let verdict = match canary.ended {
-        None => v1::CanaryVerdict::Undecided,
-        Some((_, CanaryEnd::RolledBack)) => v1::CanaryVerdict::RolledBack,
-        Some((_, CanaryEnd::Promoted)) => v1::CanaryVerdict::Promoted,
-        Some((_, CanaryEnd::Stopped)) => v1::CanaryVerdict::Stopped,
-    };
-    v1::Canary {
-        version: canary.trial.version.as_str().to_owned(),
-        incumbent_version: canary.incumbent.as_str().to_owned(),
-        share: canary.share,
-        started_at: Some(timestamp(canary.trial.since)),
-        ended_at: canary.ended.map(|(at, _)| timestamp(at)),
-        verdict: verdict.into(),
-        ..v1::Canary::default()
-    }
 }
 
 impl From<ChangeError> for Refusal {

@@ -3,13 +3,14 @@
 use pointsman_learner::drift::{Alert, Direction, Watched};
 use pointsman_learner::evaluate::estimate::Estimate;
 use pointsman_proto::v1;
+use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::PolicyVersion;
 use pointsman_router::money::NanoUsd;
 
+use super::canary::canary_with_figures;
 use super::policy::Policies;
-use super::promotion::canary_to_wire;
 use super::status::Refusal;
-use crate::learning::{CanaryFigures, LiveFigures, ShadowFigures};
+use crate::learning::{FallbackFigures, LiveFigures, ShadowFigures, SourceFigures};
 use crate::store::ledger::{AuditEntry, PolicyAction};
 use crate::wire::timestamp;
 
@@ -30,13 +31,27 @@ impl Policies {
             running,
             live: Some(live(&report.live)),
             shadow: report.shadow.as_ref().map(shadow),
-            canary: report.canary.as_ref().map(canary),
-            fallback: None,
-            drift_alerts: report.alerts.iter().rev().take(history(asked.drift_alerts_max)).map(alert).collect(),
+            canary: report.canary.as_ref().map(canary_with_figures),
+            fallback: report.fallback.as_ref().map(fallback),
+            drift_alerts: self.drift(&report.alerts, history(asked.drift_alerts_max)).await?,
             pacing: self.pacing().into_iter().collect(),
             retrain: Some(self.retraining.report().await?),
             audit: audit.into_iter().map(audit_entry).collect(),
+            sources: report.sources.into_iter().map(source).collect(),
         })
+    }
+
+    /// The newest alerts with the times of the rows that rang them; a row that was pruned has none.
+    async fn drift(&self, alerts: &[Alert], count: usize) -> Result<Vec<v1::DriftAlert>, Refusal> {
+        let mut told = Vec::new();
+        for found in alerts.iter().rev().take(count) {
+            let at = match found.what {
+                Watched::Quality => self.ledger.feedback_at(found.at_seq).await?,
+                Watched::Cost | Watched::Latency => self.learning.seen_at(found.at_seq).await?,
+            };
+            told.push(alert(found, at));
+        }
+        Ok(told)
     }
 
     /// How the budget is paced; `None` where it is not.
@@ -56,7 +71,7 @@ impl Policies {
     }
 }
 
-fn alert(alert: &Alert) -> v1::DriftAlert {
+fn alert(alert: &Alert, at: Option<Timestamp>) -> v1::DriftAlert {
     let quantity = match alert.what {
         Watched::Quality => v1::DriftQuantity::Quality,
         Watched::Cost => v1::DriftQuantity::Cost,
@@ -72,10 +87,22 @@ fn alert(alert: &Alert) -> v1::DriftAlert {
         direction: direction.into(),
         before: alert.before,
         after: alert.after,
-        // The state knows sequences and no clock; the log has the time.
-        noticed_at: None,
+        noticed_at: at.map(timestamp),
         heads_reset: false,
     }
+}
+
+fn fallback(figures: &FallbackFigures) -> v1::FallbackReport {
+    v1::FallbackReport {
+        active: figures.active,
+        model: figures.model.as_ref().map(|model| model.as_str().to_owned()).unwrap_or_default(),
+        difference: figures.difference.map(estimate),
+        since: Some(timestamp(figures.since)),
+    }
+}
+
+fn source(SourceFigures { source, labels, taught, departs }: SourceFigures) -> v1::SourceReport {
+    v1::SourceReport { source, labels, taught, departs }
 }
 
 /// How many entries are asked for.
@@ -109,23 +136,6 @@ fn shadow(figures: &ShadowFigures) -> v1::ShadowReport {
         doubly_robust: figures.doubly_robust.map(estimate),
         cost_usd_nanos: nanos(figures.cost_nanos),
     }
-}
-
-/// A canary with its figures.
-pub(super) fn canary(figures: &CanaryFigures) -> v1::Canary {
-    let mut wire = canary_to_wire(&figures.life);
-    (wire.candidate_rows, wire.candidate_mean) = figures.candidate;
-    (wire.incumbent_rows, wire.incumbent_mean) = figures.incumbent;
-    wire.looks = figures.looks;
-    wire.difference = figures.difference.map(|(value, lower, upper)| v1::Estimate {
-        value,
-        lower: Some(lower),
-        upper: Some(upper),
-    });
-    if figures.life.ended.is_none() && figures.passed {
-        wire.verdict = v1::CanaryVerdict::Passed.into();
-    }
-    wire
 }
 
 fn estimate(estimate: Estimate) -> v1::Estimate {

@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use super::policy::stored_to_wire;
 use super::status::{Reason, Refusal};
+use super::stored::stored_to_wire;
 use crate::store::artifacts::ArtifactFileError;
-use crate::store::ledger::{FittedFacts, StoredPolicy};
+use crate::store::ledger::{FittedFacts, PolicyAction, StoredPolicy};
 use crate::training::evaluate::{EvaluationError, Evaluator, Settings, to_wire};
 use crate::training::trainer::{Progress, Trainer, TrainingError, Wish};
 use crate::wire;
@@ -125,7 +125,10 @@ impl Candidates {
             trained_rows: origin.rows,
             ..FittedFacts::default()
         };
-        let (stored, new) = self.trainer.admit(artifact.kind, (version, bytes), settings, facts).await?;
+        let (stored, new) = self
+            .trainer
+            .admit((artifact.kind, PolicyAction::Installed), (version, bytes), settings, facts)
+            .await?;
         Ok(v1::InstallPolicyResponse { policy: Some(stored_to_wire(&stored)), repeated_install: !new })
     }
 }
@@ -195,8 +198,12 @@ impl From<TrainingError> for Refusal {
         let message = error.to_string();
         match error {
             TrainingError::Running => Self::new(Reason::TrainingRunning, message),
-            TrainingError::GivenUp => Self::new(Reason::Draining, message),
-            TrainingError::Rows(TrainError::TooFew { .. }) => Self::new(Reason::TooFewTraces, message),
+            TrainingError::GivenUp | TrainingError::Rows(TrainError::GivenUp) => {
+                Self::new(Reason::Draining, message)
+            }
+            TrainingError::Rows(TrainError::TooFew { .. } | TrainError::Thin { .. }) => {
+                Self::new(Reason::TooFewTraces, message)
+            }
             TrainingError::Rows(TrainError::OneClass { .. }) => Self::new(Reason::OneClass, message),
             TrainingError::Rows(TrainError::Rows(error)) | TrainingError::Store(error) => error.into(),
             TrainingError::File(error) => error.into(),

@@ -70,6 +70,7 @@ pub(super) struct Parts {
     pub(super) retraining: Retraining,
     state_dir: PathBuf,
     keeps: Store,
+    departing_share: f64,
     message_bytes_max: usize,
     /// Released last: fields are dropped in their order.
     _lock: StateLock,
@@ -150,6 +151,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         evaluator,
         state_dir,
         keeps: config.store,
+        departing_share: config.learning.departing_share,
         message_bytes_max: config.server.message_bytes_max,
         _lock: lock,
         clock,
@@ -189,7 +191,14 @@ fn opening(config: &PolicyConfig, cold: Artifact, known: KnownPolicies) -> Openi
     };
     let has_rules = rules_decide || !config.rules.is_empty() || !config.default.is_empty();
     let rules = has_rules.then(|| RulesPolicy::new(config.rules.clone(), config.default.clone()));
-    Opening { cold, rules, rules_decide, candidates: Arc::new(known), exploration: config.exploration }
+    Opening {
+        cold,
+        rules,
+        rules_decide,
+        candidates: Arc::new(known),
+        exploration: config.exploration,
+        may_fall_back: config.best_single_fallback,
+    }
 }
 
 /// Writes down the policy that the configuration asks for, with its settings for people.
@@ -254,7 +263,12 @@ impl Parts {
                 traffic: traffic.clone(),
             },
             verdicts: Verdicts {
-                desk: FeedbackDesk::new(self.traces.clone(), self.ledger.clone(), Arc::clone(&clock), secret),
+                desk: FeedbackDesk::new(
+                    (self.traces.clone(), self.ledger.clone()),
+                    Arc::clone(&clock),
+                    secret,
+                    self.departing_share,
+                ),
             },
             statistics: Statistics {
                 reader: TraceReader { traces: self.traces.clone(), ledger: self.ledger.clone() },

@@ -28,10 +28,10 @@ use pointsman_router::ids::{ModelName, PolicyVersion};
 pub use self::cases::CASES_MAX;
 pub use self::told::to_wire;
 use super::log::{Reach, StoredLog};
-use super::trainer::{Ground, LEFT_OUT, on_low_thread};
+use super::trainer::{CALLER, Ground, LEFT_OUT, on_low_thread};
 use crate::store::StoreError;
 use crate::store::artifacts::ArtifactFileError;
-use crate::store::ledger::{LedgerStore, PolicyRunState, StoredPolicy};
+use crate::store::ledger::{AuditEntry, LedgerStore, PolicyAction, PolicyRunState, StoredPolicy};
 use crate::wire::json::{self, JsonFault};
 
 /// Judged decisions without which nothing is estimated.
@@ -175,6 +175,8 @@ pub struct Evaluation {
 #[derive(Debug, Clone)]
 pub struct Evaluator {
     ground: Arc<Ground>,
+    /// Whom the audit log names.
+    actor: &'static str,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -191,7 +193,13 @@ impl Evaluator {
     /// Evaluates on this ground.
     #[must_use]
     pub fn new(ground: Ground) -> Self {
-        Self { ground: Arc::new(ground), turn: Arc::default() }
+        Self { ground: Arc::new(ground), actor: CALLER, turn: Arc::default() }
+    }
+
+    /// The same evaluator, with another name in the audit log.
+    #[must_use]
+    pub fn named(&self, actor: &'static str) -> Self {
+        Self { actor, ..self.clone() }
     }
 
     /// Evaluates these versions, or every candidate where there are none, against the policy that runs;
@@ -221,10 +229,23 @@ impl Evaluator {
             let done = on_low_thread("evaluate", move || work.evaluate(&policy));
             let evaluation = done.await.map_err(|detail| EvaluationError::Figures { detail })??;
             let text = json::write(&to_wire(&evaluation))?;
-            self.ground.ledger.set_evaluation(evaluation.version.clone(), text).await?;
+            self.ground.ledger.set_evaluation(evaluation.version.clone(), text, self.entry(&evaluation)).await?;
             evaluations.push(evaluation);
         }
         Ok(evaluations)
+    }
+
+    /// What the audit log says of an evaluation.
+    fn entry(&self, evaluation: &Evaluation) -> AuditEntry {
+        let Evaluation { version, at, gain, verdict, .. } = evaluation;
+        let failed: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+        let gate = if failed.is_empty() {
+            "passes the gate".to_owned()
+        } else {
+            format!("does not pass the gate: {}", failed.join("; "))
+        };
+        let reason = format!("worth {:+.4} beside what ran, {gate}", gain.reward.value);
+        AuditEntry::about(PolicyAction::Evaluated, version, (self.actor, *at), reason)
     }
 
     async fn asked_for(

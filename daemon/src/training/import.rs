@@ -106,6 +106,7 @@ impl Importer {
             score,
             comment: message.comment,
             at: message.received_at.as_ref().map_or_else(|| self.clock.now(), moment),
+            departing_share: None,
             task: trace.decision.task.name.clone(),
             policy: trace.decision.policy.clone(),
             answer_model: heaviest.map(|contribution| contribution.model.clone()),

@@ -5,6 +5,7 @@
 //! secret of the state folder that is named, else with none, which is what `pointsmand replay` uses.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -98,7 +99,7 @@ fn run(args: &TrainArgs, err: &mut impl Write) -> anyhow::Result<Made> {
         Kind::Hybrid => ArtifactKind::Hybrid,
     };
     let settings = TrainSettings { kind, seed: args.seed, ..TrainSettings::default() };
-    let trained = train(&rows, &settings, &mut |_, _| {});
+    let trained = train(&rows, &settings, &mut |_, _| ControlFlow::Continue(()));
     let broken = rows.broken();
     for (line, fault) in broken.iter().take(NAMED_MAX) {
         writeln!(err, "pointsmand: {} line {line} {fault}", args.traces.display())?;

@@ -21,6 +21,8 @@ use crate::wire::timestamp;
 
 /// Traces that a training by itself reads, at most: the newest.
 const ROWS_MAX: u64 = 1_000_000;
+/// Whom the audit log names.
+const ACTOR: &str = "retrain";
 
 /// When a candidate is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +75,7 @@ impl Retraining {
             },
             None => Last { at: ground.clock.now(), ..Last::default() },
         };
+        let (trainer, evaluator) = (trainer.named(ACTOR), evaluator.named(ACTOR));
         Ok(Self { trainer, evaluator, due, last: Arc::new(Mutex::new(last)) })
     }
 

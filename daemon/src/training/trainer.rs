@@ -2,10 +2,11 @@
 //!
 //! One training runs at a time, on a thread of its own at low priority: it may use what the requests
 //! leave. It reads the log up to where it ended at the beginning. A training that nobody waits for any
-//! more stops reading and leaves nothing behind; a fit that is under way then runs to its end unseen.
+//! more stops at its next stage and leaves nothing behind.
 //! The latest part of the feedback is left out, for [`super::evaluate`].
 //! The artifact is on disk before the ledger names it, so a candidate that is listed can be loaded.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +19,17 @@ use pointsman_router::features::SchemaHash;
 use pointsman_router::ids::PolicyVersion;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::log::{Reach, StoredLog};
 use super::rows::StoredRows;
 use crate::store::StoreError;
 use crate::store::artifacts::{ArtifactFileError, ArtifactStore};
-use crate::store::ledger::{FittedFacts, LedgerStore, NewCandidate, StoredPolicy};
+use crate::store::ledger::{AuditEntry, FittedFacts, LedgerStore, NewCandidate, PolicyAction, StoredPolicy};
 use crate::store::traces::TraceStore;
 
+/// Who asks where nothing else is said.
+pub(super) const CALLER: &str = "caller";
 /// How much the thread gives way to others.
 const NICE: i32 = 10;
 /// The share of all feedback, the latest, that no training sees: a candidate is evaluated on what it was
@@ -126,17 +129,27 @@ pub struct Ground {
 #[derive(Debug, Clone)]
 pub struct Trainer {
     ground: Arc<Ground>,
-    busy: Arc<AtomicBool>,
+    /// Whom the audit log names.
+    actor: &'static str,
+    busy: Arc<Busy>,
     stopped: Arc<AtomicBool>,
+}
+
+/// Whether a training is under way, and the end of it.
+#[derive(Debug, Default)]
+struct Busy {
+    now: AtomicBool,
+    over: Notify,
 }
 
 /// The right to train, until it is dropped.
 #[derive(Debug)]
-pub struct Turn(Arc<AtomicBool>);
+pub struct Turn(Arc<Busy>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.now.store(false, Ordering::Release);
+        self.0.over.notify_waiters();
     }
 }
 
@@ -163,7 +176,13 @@ impl Trainer {
     /// Trains on this ground.
     #[must_use]
     pub fn new(ground: Ground) -> Self {
-        Self { ground: Arc::new(ground), busy: Arc::default(), stopped: Arc::default() }
+        Self { ground: Arc::new(ground), actor: CALLER, busy: Arc::default(), stopped: Arc::default() }
+    }
+
+    /// The same trainer, with another name in the audit log.
+    #[must_use]
+    pub fn named(&self, actor: &'static str) -> Self {
+        Self { actor, ..self.clone() }
     }
 
     /// What it stands on.
@@ -175,7 +194,19 @@ impl Trainer {
     /// Whether a training is under way.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Acquire)
+        self.busy.now.load(Ordering::Acquire)
+    }
+
+    /// Waits until no training is under way.
+    pub async fn idle(&self) {
+        loop {
+            // Asked for before the look, so that no end falls between the two.
+            let over = self.busy.over.notified();
+            if !self.is_busy() {
+                return;
+            }
+            over.await;
+        }
     }
 
     /// Gives up what is under way: the daemon ends.
@@ -188,7 +219,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainingError::Running`] while another has it.
     pub fn turn(&self) -> Result<Turn, TrainingError> {
-        if self.busy.swap(true, Ordering::AcqRel) {
+        if self.busy.now.swap(true, Ordering::AcqRel) {
             return Err(TrainingError::Running);
         }
         Ok(Turn(Arc::clone(&self.busy)))
@@ -234,16 +265,19 @@ impl Trainer {
             report: serde_json::to_string(&report).ok(),
             ..FittedFacts::default()
         };
-        self.admit(kind, (version, bytes), settings, facts).await.map(|(stored, _)| stored)
+        self.admit((kind, PolicyAction::Trained), (version, bytes), settings, facts)
+            .await
+            .map(|(stored, _)| stored)
     }
 
-    /// Takes an artifact in as a candidate; one that is known already stays as it is. Whether it is new.
+    /// Takes an artifact in as a candidate that came by this action; one that is known already stays as it is. Whether it is
+    /// new.
     ///
     /// # Errors
     /// What the stores met.
     pub async fn admit(
         &self,
-        kind: ArtifactKind,
+        (kind, action): (ArtifactKind, PolicyAction),
         (version, bytes): (PolicyVersion, Vec<u8>),
         settings: String,
         fitted: FittedFacts,
@@ -259,7 +293,9 @@ impl Trainer {
             settings,
             fitted,
         };
-        let new = ledger.insert_candidate(candidate).await?;
+        let reason = format!("on {} rows", candidate.fitted.trained_rows);
+        let entry = AuditEntry::about(action, &version, (self.actor, candidate.created_at), reason);
+        let new = ledger.insert_candidate(candidate, entry).await?;
         let gone = || StoreError::Corrupt { detail: format!("the policy `{version}` is gone from the ledger") };
         let stored = ledger.policy(version.clone()).await?.ok_or_else(gone)?;
         Ok((stored, new))
@@ -290,6 +326,7 @@ impl Work {
             tell.send_modify(|last| {
                 *last = later(*last, (stage, share), rows.read_so_far(), clock.now().since(began))
             });
+            if self.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if self.is_over() {
             return Err(TrainingError::GivenUp);

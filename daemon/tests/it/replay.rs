@@ -282,4 +282,10 @@ fn two_models_are_told_apart_by_what_was_thought_of_them() {
     assert!(weak.score <= strong.score && (strong.score - two.best_single.score).abs() < 0.2);
     let middle = curve.points[10].score;
     assert!(middle > (weak.score + strong.score) / 2.0 + 0.02, "{curve:?}");
+    // One half is blind; the ranking recovers more, and so needs a smaller share.
+    let (apgr, cpt50, cpt80) = (curve.apgr.unwrap(), curve.cpt50.unwrap(), curve.cpt80.unwrap());
+    assert!(apgr > 0.52 && cpt50 < 0.5 && cpt50 < cpt80, "{apgr} {cpt50} {cpt80}");
+    if strong.cost_usd > weak.cost_usd {
+        assert!(curve.aiq.unwrap() > (weak.score + strong.score) / 2.0, "{curve:?}");
+    }
 }

@@ -21,7 +21,7 @@ const EVIDENCE_KEPT: f64 = 1.0 / 24.0;
 
 /// Makes a lane ready to learn anew.
 pub(super) fn loosen(heads: &mut Heads, lane: usize) {
-    let (stride, shape, prior) = (heads.stride(), heads.shape(), *heads.prior());
+    let (stride, shape, prior) = (heads.stride(), heads.shape(), *heads.prior(lane));
     let blocks = heads.blocks_mut();
     blocks.ages[lane] = 0.0;
     let packed = &mut blocks.dense_covariances[lane * shape.triangle()..(lane + 1) * shape.triangle()];

@@ -9,6 +9,7 @@
 //! | per lane its alarm and its watch | 40, 72 |
 //! | number of forecasts, for each the name, three lines of six numbers, two watches | 4, text, 8 per number, 144 |
 //! | alerts there ever were, number of those kept, for each its model and what it says | 8, 4, text, 26 |
+//! | who gave labels, see `sources` | |
 //! | XXH3 of all before | 8 |
 //!
 //! A text is its length in 4 bytes and its UTF-8. Nothing is allocated by a length that was not
@@ -26,6 +27,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Online;
 use super::changes::ALERTS_MAX;
 use crate::drift::{Alarm, Alert, Direction, Side, Watch, Watched};
+use crate::sources::Sources;
 
 const MAGIC: &[u8; 8] = b"pmonline";
 const FORMAT: u32 = 3;
@@ -96,6 +98,7 @@ impl Online {
         for alert in &self.changes.alerts {
             push_alert(&mut out, alert);
         }
+        self.sources.push(&mut out);
         let checksum = xxh3_64(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
         out
@@ -138,6 +141,7 @@ impl Online {
         online.read_heads(&mut reader)?;
         online.read_forecasts(&mut reader)?;
         online.read_alerts(&mut reader)?;
+        online.sources = Sources::take(&mut reader.0).ok_or(StateError::Damaged)?;
         if reader.0.is_empty() { Ok(online) } else { Err(StateError::Damaged) }
     }
 

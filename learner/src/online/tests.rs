@@ -56,7 +56,8 @@ fn online() -> Online {
 
 /// Of models that have nothing in common.
 fn apart() -> BanditSettings {
-    BanditSettings { prior: Prior::SHARED, shared: None, ..BanditSettings::default() }
+    let prior = Prior { bias: 4.0, surface: 0.25, projected: 4.0, sparse: 2.0 };
+    BanditSettings { prior, shared: None, ..BanditSettings::default() }
 }
 
 fn alone() -> Online {

@@ -35,8 +35,11 @@ pub(super) struct Reading<'a> {
     score: Score,
     probability: f64,
     weight: f64,
+    variance: f64,
     /// 1 + wv.
     scale: f64,
+    /// What of the label counts.
+    counts: f64,
 }
 
 /// One head that speaks of the logit.
@@ -76,7 +79,8 @@ pub(super) fn read<'a>(heads: &Heads, lane: usize, (inputs, offset): (&'a Inputs
     let weight = (probability * (1.0 - probability)).max(WEIGHT_MIN);
     let own = parts.first().map_or(0.0, |part| part.variance);
     let score = Score { mean: mean as f32, variance: own as f32 };
-    Reading { parts, dense, sparse, score, probability, weight, scale: 1.0 + weight * variance }
+    let scale = 1.0 + weight * variance;
+    Reading { parts, dense, sparse, score, probability, weight, variance, scale, counts: 1.0 }
 }
 
 /// Makes every lane one label older.
@@ -119,6 +123,12 @@ fn merge(inputs: &Inputs, rows: usize) -> Vec<(usize, f64)> {
 }
 
 impl Reading<'_> {
+    /// The same, where only a part of the label counts: it tells and moves as much as that part of one would.
+    pub(super) fn weighed(self, counts: f64) -> Self {
+        let weight = self.weight * counts;
+        Self { weight, scale: 1.0 + weight * self.variance, counts, ..self }
+    }
+
     /// The probability of being right at the mean logit.
     pub(super) fn probability(&self) -> f64 {
         self.probability
@@ -133,7 +143,7 @@ impl Reading<'_> {
     pub(super) fn shift(&self, heads: &mut Heads, e: f64) {
         let stride = heads.stride();
         let blocks = heads.blocks_mut();
-        let step = e / self.scale;
+        let step = self.counts * e / self.scale;
         let dense_step = step as f32;
         for Part { lane, gain, .. } in &self.parts {
             let first = lane * self.dense.len();

@@ -1,13 +1,14 @@
 //! The rows that are fitted on: all judged ones, or an even share of them.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use pointsman_router::features::Features;
 use pointsman_router::ids::{ModelName, TaskType};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{ROWS_MIN, Stage, TrainError};
+use super::{ROWS_MIN, Stage, TrainError, go_on};
 use crate::fit::ridge::Labels;
 use crate::rows::{Rows, TrainingRow};
 
@@ -42,7 +43,7 @@ impl Sample {
         rows: &R,
         rows_max: usize,
         seed: u64,
-        tell: &mut dyn FnMut(Stage, f64),
+        tell: &mut dyn FnMut(Stage, f64) -> ControlFlow<()>,
     ) -> Result<Self, TrainError<R::Error>> {
         let (hint, schema) = (rows.len_hint(), rows.schema());
         let is_kept = |key: u64| xxh3_64_with_seed(&key.to_le_bytes(), seed) <= threshold(rows_max, hint);
@@ -52,7 +53,7 @@ impl Sample {
             let row = row.map_err(TrainError::Rows)?;
             read += 1;
             if read.is_multiple_of(TOLD_EVERY) {
-                tell(Stage::Reading, 0.3 * (read as f64 / hint.max(read) as f64));
+                go_on(tell(Stage::Reading, 0.3 * (read as f64 / hint.max(read) as f64)))?;
             }
             if row.features.schema != schema {
                 return Err(TrainError::MixedSchemas { found: row.features.schema.0, expected: schema.0 });
@@ -67,6 +68,10 @@ impl Sample {
 
     /// Gives each model with enough rows its lane.
     fn of<E>(kept: Vec<Judged>, names: &BTreeMap<ModelName, usize>, read: u64) -> Result<Self, TrainError<E>> {
+        let judged = kept.len();
+        if judged < ROWS_MIN {
+            return Err(TrainError::TooFew { found: judged, needed: ROWS_MIN });
+        }
         let mut counts = vec![0_usize; names.len()];
         for (place, _) in kept.iter().flat_map(|row| &row.labels) {
             if let Some(count) = counts.get_mut(*place) {
@@ -93,7 +98,7 @@ impl Sample {
             .filter(|row| !row.labels.is_empty())
             .collect();
         if rows.len() < ROWS_MIN {
-            return Err(TrainError::TooFew { found: rows.len(), needed: ROWS_MIN });
+            return Err(TrainError::Thin { judged, found: rows.len(), needed: ROWS_MIN });
         }
         let mut labels = rows.iter().flat_map(|row| row.labels.iter().map(|(_, label)| *label));
         let first = labels.next().unwrap_or(0.0);

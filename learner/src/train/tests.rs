@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use pointsman_router::clock::Draw;
@@ -60,7 +61,39 @@ fn trained(rows: &InMemory, settings: &TrainSettings) -> Result<Trained, TrainEr
     train(rows, settings, &mut |_, share| {
         assert!(share >= last && share <= 1.0, "progress never falls: {last} {share}");
         last = share;
+        ControlFlow::Continue(())
     })
+}
+
+#[test]
+fn it_ends_at_any_stage_when_nobody_wants_it() {
+    let rows = world(600, 1);
+    let mut told = 0;
+    let all = train(&rows, &quick(), &mut |_, _| {
+        told += 1;
+        ControlFlow::Continue(())
+    });
+    assert!(all.is_ok() && told >= 5);
+    for stop in 1..=told {
+        let mut count = 0;
+        let ended = train(&rows, &quick(), &mut |_, _| {
+            count += 1;
+            if count == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(ended, Err(TrainError::GivenUp)) && count == stop, "{stop} {ended:?}");
+    }
+}
+
+#[test]
+fn rows_of_models_that_were_hardly_judged_are_counted_as_rows() {
+    let mut rows = world(200, 1);
+    for (at, row) in rows.rows.iter_mut().enumerate() {
+        for seen in &mut row.seen {
+            seen.model = format!("model-{}", at % 20).as_str().into();
+        }
+    }
+    let thin = trained(&rows, &quick());
+    assert!(matches!(thin, Err(TrainError::Thin { judged: 200, found: 0, needed: ROWS_MIN })), "{thin:?}");
 }
 
 #[test]

@@ -25,6 +25,9 @@ pub(crate) fn text(look: &Look, report: &v1::GetReportResponse) -> String {
     if let Some(found) = &report.retrain {
         text += &format!("\nRetraining\n{}", retrain(look, found));
     }
+    if report.sources.len() > 1 {
+        text += &format!("\nSources of feedback\n{}", sources(look, &report.sources));
+    }
     if !report.drift_alerts.is_empty() {
         text += &format!("\nDrift\n{}", drift(look, &report.drift_alerts));
     }
@@ -174,6 +177,18 @@ fn drift(look: &Look, found: &[v1::DriftAlert]) -> String {
         ]
     });
     look.table(&["noticed", "model", "what", "went", ">before", ">after", "learned anew"], rows.collect())
+}
+
+fn sources(look: &Look, found: &[v1::SourceReport]) -> String {
+    let rows = found.iter().map(|source| {
+        vec![
+            or_none(&source.source),
+            source.labels.to_string(),
+            format!("{:.0}", source.taught),
+            yes(source.departs),
+        ]
+    });
+    look.table(&["source", ">labels", ">taught", "departs from the others"], rows.collect())
 }
 
 /// A mean in the unit of its quantity.

@@ -20,17 +20,19 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::feedback::FeedbackDesk;
 use crate::learning::tests::{SECRET, lesson};
-use crate::learning::{Artifact, Candidates, Learning, LearningStatus, Opening, Report, Standing, Streams};
+use crate::learning::{
+    Artifact, ArtifactFault, Candidates, Learning, LearningStatus, Opening, Report, Standing, Streams,
+};
 use crate::store::ledger::{LedgerStore, PolicyAction};
 use crate::store::traces::support::START;
 use crate::store::traces::{TraceStore, TraceStoreSettings};
 
 /// A bandit that picks evenly whatever it learns.
-fn even() -> Artifact {
+pub(in crate::learning) fn even() -> Artifact {
     Artifact::cold(BanditSettings { floor: 1.0, ..BanditSettings::default() }, SchemaHash(11))
 }
 
-fn cold() -> Artifact {
+pub(in crate::learning) fn cold() -> Artifact {
     Artifact::cold(BanditSettings::default(), SchemaHash(11))
 }
 
@@ -64,18 +66,18 @@ impl Clock for Still {
 }
 
 /// A teacher with stores of its own, and requests that it decides.
-struct Court {
+pub(in crate::learning) struct Court {
     folder: TempDir,
     traces: TraceStore,
-    ledger: LedgerStore,
+    pub(in crate::learning) ledger: LedgerStore,
     desk: FeedbackDesk,
-    learning: Learning,
+    pub(in crate::learning) learning: Learning,
     jobs: JoinSet<()>,
     next: u32,
 }
 
 impl Court {
-    async fn open(folder: TempDir, opening: Opening, next: u32) -> Self {
+    pub(in crate::learning) async fn open(folder: TempDir, opening: Opening, next: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(Still);
         let (tell, feedback) = mpsc::channel(64);
         let ledger = LedgerStore::open(&folder.path().join("ledger.db"), Some(tell)).await.unwrap();
@@ -92,18 +94,21 @@ impl Court {
                 let _ = to_teacher.send(row).await;
             }
         });
-        let desk = FeedbackDesk::new(traces.clone(), ledger.clone(), clock, SECRET);
+        let desk = FeedbackDesk::new((traces.clone(), ledger.clone()), clock, SECRET, 0.02);
         Self { folder, traces, ledger, desk, learning, jobs, next }
     }
 
     /// Everything is dropped, nothing is saved.
-    async fn restart(mut self, opening: Opening) -> Self {
+    pub(in crate::learning) async fn restart(mut self, opening: Opening) -> Self {
         self.jobs.shutdown().await;
+        // The writers of a process that dies end with it; here they must be through first.
+        self.traces.flushed().await.unwrap();
+        self.ledger.flushed().await.unwrap();
         Self::open(self.folder, opening, self.next).await
     }
 
     /// One request among `large` and `small`, decided by whoever its seed names.
-    fn decide(&mut self) -> (DecisionId, String) {
+    pub(in crate::learning) fn decide(&mut self) -> (DecisionId, String) {
         self.next += 1;
         let seed = u64::from(self.next).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let trace = decided(self.next, seed, &self.learning.policies().current(seed));
@@ -113,7 +118,7 @@ impl Court {
         (id, picked)
     }
 
-    async fn judge(&self, id: DecisionId, model: &str, score: f64) {
+    pub(in crate::learning) async fn judge(&self, id: DecisionId, model: &str, score: f64) {
         let raw = RawFeedback {
             decision_id: id.to_string(),
             model: model.to_owned(),
@@ -125,19 +130,29 @@ impl Court {
     }
 
     /// Requests whose answers score what their models do.
-    async fn serve(&mut self, count: usize, score: impl Fn(&str) -> f64) {
+    pub(in crate::learning) async fn serve(&mut self, count: usize, score: impl Fn(&str) -> f64) {
         for _ in 0..count {
             let (id, picked) = self.decide();
             self.judge(id, "", score(&picked)).await;
         }
     }
 
-    async fn report(&self) -> Report {
+    /// The same, with a hundred that wait for their commits together.
+    pub(in crate::learning) async fn serve_at_once(&mut self, count: usize, score: impl Fn(&str) -> f64) {
+        for served in (0..count).step_by(100) {
+            let decided: Vec<(DecisionId, String)> =
+                (served..count.min(served + 100)).map(|_| self.decide()).collect();
+            let judged = decided.iter().map(|(id, picked)| self.judge(*id, "", score(picked)));
+            futures_util::future::join_all(judged).await;
+        }
+    }
+
+    pub(in crate::learning) async fn report(&self) -> Report {
         self.traces.flushed().await.unwrap();
         self.learning.report().await.unwrap()
     }
 
-    async fn log(&self) -> Vec<(PolicyAction, String)> {
+    pub(in crate::learning) async fn log(&self) -> Vec<(PolicyAction, String)> {
         let entries = self.ledger.audit_log(99).await.unwrap();
         entries.into_iter().map(|entry| (entry.action, entry.actor)).collect()
     }

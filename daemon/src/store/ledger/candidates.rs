@@ -9,8 +9,9 @@ use pointsman_router::features::SchemaHash;
 use pointsman_router::ids::PolicyVersion;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::lifecycle::append;
 use super::state::{POLICY_COLUMNS, policy_row};
-use super::{LedgerStore, PolicyRow, PolicyRunState, kept, number};
+use super::{AuditEntry, LedgerStore, PolicyRow, PolicyRunState, kept, number};
 use crate::store::StoreError;
 
 /// What a fitted policy is made of and what is known of it.
@@ -57,11 +58,12 @@ pub struct NewCandidate {
 }
 
 impl LedgerStore {
-    /// Keeps a policy as a candidate; one that is known already stays as it is. Whether it is new.
+    /// Keeps a policy as a candidate and writes down how it came; one that is known already stays as it is, and
+    /// nothing is written down. Whether it is new.
     ///
     /// # Errors
     /// What the store met: then nothing changed.
-    pub async fn insert_candidate(&self, candidate: NewCandidate) -> Result<bool, StoreError> {
+    pub async fn insert_candidate(&self, candidate: NewCandidate, entry: AuditEntry) -> Result<bool, StoreError> {
         self.writer
             .run(move |tx| {
                 let NewCandidate { version, kind, created_at, settings, fitted } = candidate;
@@ -87,21 +89,35 @@ impl LedgerStore {
                         fitted.evaluation,
                         fitted.predecessor.as_ref().map(PolicyVersion::as_str),
                     ])?;
+                if inserted > 0 {
+                    append(tx, &entry)?;
+                }
                 Ok(inserted > 0)
             })
             .await
     }
 
-    /// Keeps the evaluation of a policy, in place of an earlier one. Whether the policy is known.
+    /// Keeps the evaluation of a policy, in place of an earlier one, and writes down that there is one. Whether the
+    /// policy is known.
     ///
     /// # Errors
     /// What the store met: then the earlier one stays.
-    pub async fn set_evaluation(&self, version: PolicyVersion, evaluation: String) -> Result<bool, StoreError> {
+    pub async fn set_evaluation(
+        &self,
+        version: PolicyVersion,
+        evaluation: String,
+        entry: AuditEntry,
+    ) -> Result<bool, StoreError> {
         self.writer
             .run(move |tx| {
-                tx.prepare_cached("UPDATE policies SET evaluation = ?2 WHERE version = ?1")?
-                    .execute(params![version.as_str(), evaluation])
-                    .map(|rows| rows > 0)
+                let known = tx
+                    .prepare_cached("UPDATE policies SET evaluation = ?2 WHERE version = ?1")?
+                    .execute(params![version.as_str(), evaluation])?
+                    > 0;
+                if known {
+                    append(tx, &entry)?;
+                }
+                Ok(known)
             })
             .await
     }
@@ -160,6 +176,7 @@ fn stored_policy(row: &Row<'_>) -> rusqlite::Result<StoredPolicy> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ledger::PolicyAction;
     use crate::store::ledger::tests::{at, reopen, store};
 
     fn candidate(version: &str) -> NewCandidate {
@@ -180,15 +197,25 @@ mod tests {
         }
     }
 
+    fn entry(action: PolicyAction) -> AuditEntry {
+        AuditEntry::about(action, &PolicyVersion::new("hybrid-1"), ("caller", at(3)), String::new())
+    }
+
     #[tokio::test]
     async fn a_candidate_is_kept_once_with_its_evaluation() {
         let (folder, store) = store().await;
         let version = PolicyVersion::new("hybrid-1");
-        assert_eq!(store.insert_candidate(candidate("hybrid-1")).await, Ok(true));
+        assert_eq!(store.insert_candidate(candidate("hybrid-1"), entry(PolicyAction::Trained)).await, Ok(true));
         let again = NewCandidate { kind: "other".to_owned(), ..candidate("hybrid-1") };
-        assert_eq!(store.insert_candidate(again).await, Ok(false));
-        assert_eq!(store.set_evaluation(version.clone(), "{}".to_owned()).await, Ok(true));
-        assert_eq!(store.set_evaluation(PolicyVersion::new("none"), "{}".to_owned()).await, Ok(false));
+        assert_eq!(store.insert_candidate(again, entry(PolicyAction::Installed)).await, Ok(false));
+        let evaluated = |version: &PolicyVersion| {
+            store.set_evaluation(version.clone(), "{}".to_owned(), entry(PolicyAction::Evaluated))
+        };
+        assert_eq!(evaluated(&version).await, Ok(true));
+        assert_eq!(evaluated(&PolicyVersion::new("none")).await, Ok(false));
+        let log = store.audit_log(9).await.unwrap();
+        let actions: Vec<PolicyAction> = log.iter().map(|entry| entry.action).collect();
+        assert_eq!(actions, [PolicyAction::Evaluated, PolicyAction::Trained]);
         drop(store);
 
         let store = reopen(&folder).await;

@@ -38,6 +38,8 @@ pub struct NewFeedback {
     pub comment: String,
     /// When it came.
     pub at: Timestamp,
+    /// How much of all information its source may be while it departs from the others; `None`: nobody asks.
+    pub departing_share: Option<f64>,
     /// The task type of the decision, for statistics.
     pub task: TaskType,
     /// The policy that decided.
@@ -225,6 +227,16 @@ impl LedgerStore {
             .await
     }
 
+    /// When the row with this sequence came; `None`: it is gone.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn feedback_at(&self, seq: u64) -> Result<Option<Timestamp>, StoreError> {
+        let sql = "SELECT at_micros FROM feedback WHERE seq = ?1";
+        let at = |row: &Row<'_>| row.get(0).map(Timestamp::from_micros);
+        self.readers.read(move |conn| conn.prepare_cached(sql)?.query_row([kept(seq)], at).optional()).await
+    }
+
     /// Marks rows whose traces were lost: they stay, and teach nothing.
     ///
     /// # Errors
@@ -359,8 +371,8 @@ pub(super) fn insert(
         (serde_json::to_string(&chosen).map_err(json)?, serde_json::to_string(labels).map_err(json)?);
     tx.prepare_cached(
         "INSERT INTO feedback (decision, model, source, verdict_kind, verdict, score, comment, at_micros,
-                               corrects_seq, task, policy, answer_model, chosen, labels)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                               corrects_seq, task, policy, answer_model, chosen, labels, departing_share)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
     .execute(params![
         feedback.decision.as_bytes(),
@@ -377,6 +389,7 @@ pub(super) fn insert(
         feedback.answer_model.as_ref().map(ModelName::as_str),
         chosen,
         labels,
+        feedback.departing_share,
     ])?;
     Ok(u64::try_from(tx.last_insert_rowid()).unwrap_or(0))
 }
@@ -448,7 +461,7 @@ pub(super) fn entries(conn: &Connection, decision: DecisionId) -> rusqlite::Resu
 }
 
 const COLUMNS: &str = "seq, decision, model, source, verdict_kind, verdict, score, comment, at_micros, corrects_seq, \
-                       orphan, task, policy, answer_model, chosen, labels";
+                       orphan, task, policy, answer_model, chosen, labels, departing_share";
 
 fn feedback_row(row: &Row<'_>) -> rusqlite::Result<FeedbackRow> {
     let chosen: Vec<String> =
@@ -464,6 +477,7 @@ fn feedback_row(row: &Row<'_>) -> rusqlite::Result<FeedbackRow> {
             score: row.get(6)?,
             comment: row.get(7)?,
             at: Timestamp::from_micros(row.get(8)?),
+            departing_share: row.get(16)?,
             task: TaskType::from(row.get::<_, String>(11)?),
             policy: PolicyVersion::from(row.get::<_, String>(12)?),
             answer_model: row.get::<_, Option<String>>(13)?.map(ModelName::from),

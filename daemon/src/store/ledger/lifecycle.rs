@@ -6,7 +6,7 @@
 //! audit log is only ever added to: the file itself refuses everything else.
 
 use pointsman_router::clock::Timestamp;
-use pointsman_router::ids::PolicyVersion;
+use pointsman_router::ids::{ModelName, PolicyVersion};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,18 @@ pub struct Lifecycle {
     pub shadow: Option<Trial>,
     /// The canary that is under way, or the last one.
     pub canary: Option<CanaryLife>,
+    /// The model that stands in for the running policy.
+    #[serde(default)]
+    pub stands_in: Option<StandIn>,
+}
+
+/// The best single model, where it stands in for the running policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StandIn {
+    /// The model.
+    pub model: ModelName,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// Since when a policy is on trial.
@@ -157,6 +169,20 @@ pub struct AuditEntry {
     pub reason: String,
 }
 
+impl AuditEntry {
+    /// Something was done to a policy that changes nobody's role.
+    #[must_use]
+    pub fn about(
+        action: PolicyAction,
+        version: &PolicyVersion,
+        (actor, at): (&str, Timestamp),
+        reason: String,
+    ) -> Self {
+        let (actor, to) = (actor.to_owned(), version.clone());
+        Self { at, action, actor, from: None, to, share: None, forced: false, reason }
+    }
+}
+
 impl LedgerStore {
     /// The roles of the policies; `None` before they were ever given.
     ///
@@ -264,7 +290,7 @@ fn mark(tx: &Transaction<'_>, roles: &Lifecycle) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn append(tx: &Transaction<'_>, entry: &AuditEntry) -> rusqlite::Result<()> {
+pub(super) fn append(tx: &Transaction<'_>, entry: &AuditEntry) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO audit (at_micros, action, actor, from_version, to_version, share, forced, reason)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

@@ -31,7 +31,7 @@ pub use candidates::{FittedFacts, NewCandidate, StoredPolicy};
 pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};
 pub use idempotency::{Begin, KEEP as IDEMPOTENCY_KEEP};
 pub use imported::ImportedFeedback;
-pub use lifecycle::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, Trial};
+pub use lifecycle::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, StandIn, Trial};
 pub use said::{Said, said_of};
 pub use state::{PolicyRow, PolicyRunState, PolicyState, StateRole};
 

@@ -6,8 +6,13 @@
 use crate::store::Migration;
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[Migration] =
-    &[Migration::new(FIRST), Migration::new(FITTED), Migration::new(IMPORTED), Migration::new(LIFECYCLE)];
+pub(super) const STEPS: &[Migration] = &[
+    Migration::new(FIRST),
+    Migration::new(FITTED),
+    Migration::new(IMPORTED),
+    Migration::new(LIFECYCLE),
+    Migration::new(WITNESSED),
+];
 
 const FIRST: &str = "
 CREATE TABLE feedback (
@@ -121,6 +126,12 @@ ALTER TABLE policies ADD COLUMN predecessor TEXT;
 /// Feedback that came with traces from elsewhere: when.
 const IMPORTED: &str = "
 ALTER TABLE feedback ADD COLUMN imported_at_micros INTEGER;
+";
+
+/// How much of all information a source of feedback may be while it departs from the others, as it was set when
+/// the row came: whatever is set later, the row teaches what it taught.
+const WITNESSED: &str = "
+ALTER TABLE feedback ADD COLUMN departing_share REAL;
 ";
 
 /// Who decides, who decided before and who is on trial, in one row, so that it changes as one; what the

@@ -61,6 +61,7 @@ fn feedback(decision: DecisionId, model: Option<&str>, source: &str, verdict: Ve
         score,
         comment: "a note".to_owned(),
         at: at(5),
+        departing_share: Some(0.02),
         task: TaskType::new("simple_query"),
         policy: PolicyVersion::new("bandit-1"),
         answer_model: Some(ModelName::new("a")),
@@ -95,6 +96,7 @@ async fn feedback_repeats_and_corrects_per_decision_model_and_source() {
         let ack = submit(&store, feedback(one, model, source, verdict.clone())).await.unwrap();
         assert_eq!((ack.status, ack.seq), (status, seq), "{verdict:?}");
     }
+    assert_eq!((store.feedback_at(1).await, store.feedback_at(7).await), (Ok(Some(at(5))), Ok(None)));
     let corrects: Vec<_> = store.scan_feedback(0, 99).await.unwrap().iter().map(|c| c.row.corrects).collect();
     assert_eq!(corrects, [None, None, None, Some(1), Some(4), Some(3)]);
     let stats: Vec<_> =
@@ -248,6 +250,7 @@ async fn learned_states_policies_and_overrides_survive() {
         predecessor: Some("bandit-1".into()),
         shadow: shadow.map(|version| Trial { version: version.into(), since: at(2), marks: (3, 4) }),
         canary: None,
+        stands_in: None,
     };
     let entry = |to: &str, share| AuditEntry {
         at: at(7),

@@ -1,6 +1,7 @@
 //! Files of logs, whole, broken and mixed.
 
 use std::io::Write as _;
+use std::ops::ControlFlow;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -84,7 +85,8 @@ fn packed_files_and_exported_traces_are_read_alike() {
 fn what_cannot_be_trained_on_is_a_typed_error() {
     let check = |lines: &[String]| {
         let (_folder, path) = file(lines);
-        train(&open_rows(&path).unwrap(), &TrainSettings::default(), &mut |_, _| {}).map(|_| ())
+        train(&open_rows(&path).unwrap(), &TrainSettings::default(), &mut |_, _| ControlFlow::Continue(()))
+            .map(|_| ())
     };
     let few: Vec<String> = (0..60).map(recorded).collect();
     assert!(matches!(check(&few), Err(TrainError::TooFew { found: 60, .. })));

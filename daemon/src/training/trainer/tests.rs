@@ -73,12 +73,15 @@ async fn a_training_that_nobody_waits_for_keeps_nothing_and_frees_its_turn() {
     let trainer = trainer(&school);
     {
         let turn = trainer.turn().unwrap();
-        let training = trainer.train(turn, WISH, watch::channel(Progress::BEGIN).0);
-        let _ = tokio::time::timeout(Duration::from_millis(1), training).await;
+        let (tell, mut told) = watch::channel(Progress::BEGIN);
+        // As soon as it has begun, whoever waits for it goes.
+        tokio::select! {
+            biased;
+            ended = trainer.train(turn, WISH, tell) => panic!("it ended unasked: {ended:?}"),
+            begun = told.changed() => begun.unwrap(),
+        }
     }
-    while trainer.is_busy() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    trainer.idle().await;
     assert!(school.candidates().await.is_empty());
 }
 

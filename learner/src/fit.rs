@@ -7,3 +7,4 @@ pub mod kernels;
 pub mod ridge;
 pub mod svd;
 pub mod topics;
+pub mod trees;

@@ -6,11 +6,17 @@
 //! passes, so a model's solution does not depend on which others there are (but for when the passes
 //! end, which is a matter of the tolerance).
 //!
+//! Text has a few dozen directions along which the rows vary much, and those alone make conjugate
+//! gradients slow. They are known from the encoder: along them each system is solved at once, with
+//! the squares of the rows' images there, and what is left converges in three or four passes.
+//!
 //! Rows are dealt to a fixed number of parts that run side by side and are added up in their order.
 
 #![expect(clippy::indexing_slicing, reason = "columns times lanes of blocks made here")]
 
-use super::svd::{PARTS, SparseRow, side_by_side};
+use ndarray::{Array2, ArrayView2};
+
+use super::svd::{PARTS, SparseRow, side_by_side_sum};
 
 /// What one row says: lane and score of each model that it saw.
 pub type Labels = Vec<(usize, f32)>;
@@ -28,7 +34,7 @@ pub struct RidgeSettings {
 
 impl Default for RidgeSettings {
     fn default() -> Self {
-        Self { alpha: 6.0, passes_max: 16, tolerance: 0.02 }
+        Self { alpha: 6.0, passes_max: 8, tolerance: 0.02 }
     }
 }
 
@@ -45,25 +51,38 @@ pub struct Problem<'a, R> {
     pub means: &'a [f32],
 }
 
+/// Orthonormal directions along which the rows vary much, and how much.
+#[derive(Debug, Clone, Copy)]
+pub struct Main<'a> {
+    /// One column a direction.
+    pub vectors: ArrayView2<'a, f32>,
+    /// Σ (x·v)² over the rows that a lane saw: one row a lane, one cell a direction.
+    pub squares: &'a Array2<f64>,
+}
+
+/// Solutions as one block, `lanes` cells for each column, and how large their right sides are.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Solution {
+    /// The block.
+    pub weights: Vec<f32>,
+}
+
 impl<R: Fn(usize, &mut SparseRow) + Sync> Problem<'_, R> {
-    /// The solutions as one block, `lanes` cells for each column; begun from `begin` where it has the
-    /// size of a solution.
+    /// The solutions, begun from `begin` where it has the size of one.
     #[must_use]
-    pub fn solve(&self, settings: &RidgeSettings, begin: Vec<f32>) -> Vec<f32> {
+    pub fn solve(&self, settings: &RidgeSettings, main: Main<'_>, begin: Solution) -> Solution {
         let lanes = self.means.len();
         let size = self.width * lanes;
-        let mut solution = if begin.len() == size { begin } else { vec![0.0; size] };
-        // r = Xᵀ(y − ȳ) − (XᵀX + α)w
-        let mut residual = self.pass(|label, image| label - image, &solution);
-        residual.iter_mut().zip(&solution).for_each(|(r, w)| *r -= settings.alpha * w);
-        let from_zero = self.pass(|label, _| label, &[]);
-        let wanted: Vec<f64> = dots(&from_zero, &from_zero, lanes)
-            .iter()
-            .map(|b| b * settings.tolerance * settings.tolerance)
-            .collect();
-        drop(from_zero);
-        let mut direction = residual.clone();
+        let begun = begin.weights.len() == size;
+        let mut solution = if begun { begin.weights } else { vec![0.0; size] };
+        let mut residual = if begun { self.residual(settings, &solution) } else { self.right_sides() };
+        let start = leap(main, settings.alpha, &residual, lanes);
+        solution.iter_mut().zip(&start).for_each(|(w, more)| *w += more);
+        residual = self.residual(settings, &solution);
         let mut squares = dots(&residual, &residual, lanes);
+        // Of the leap and what is left after it, the former is most: it stands for the right side.
+        let wanted: Vec<f64> = squares.iter().map(|r| r * settings.tolerance * settings.tolerance).collect();
+        let mut direction = residual.clone();
         for _ in 0..settings.passes_max {
             if squares.iter().zip(&wanted).all(|(r, wanted)| r <= wanted) {
                 break;
@@ -83,19 +102,25 @@ impl<R: Fn(usize, &mut SparseRow) + Sync> Problem<'_, R> {
                 }
             }
         }
-        solution
+        Solution { weights: solution }
+    }
+
+    /// Xᵀ(y − ȳ).
+    fn right_sides(&self) -> Vec<f32> {
+        self.pass(|label, _| label, &[])
+    }
+
+    /// Xᵀ(y − ȳ) − (XᵀX + α)w.
+    fn residual(&self, settings: &RidgeSettings, solution: &[f32]) -> Vec<f32> {
+        let mut residual = self.pass(|label, image| label - image, solution);
+        residual.iter_mut().zip(solution).for_each(|(r, w)| *r -= settings.alpha * w);
+        residual
     }
 
     /// Σ xᵀ·of(y − ȳ, x·block) over the rows and the lanes that they saw. Without a block its images
     /// are zero.
     fn pass(&self, of: impl Fn(f32, f32) -> f32 + Sync, block: &[f32]) -> Vec<f32> {
-        let parts = side_by_side(|first| self.part(first, &of, block));
-        let mut parts = parts.into_iter();
-        let mut sum = parts.next().unwrap_or_default();
-        for part in parts {
-            sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-        }
-        sum
+        side_by_side_sum(|first| self.part(first, &of, block))
     }
 
     fn part(&self, first: usize, of: &impl Fn(f32, f32) -> f32, block: &[f32]) -> Vec<f32> {
@@ -120,6 +145,30 @@ impl<R: Fn(usize, &mut SparseRow) + Sync> Problem<'_, R> {
         }
         sum
     }
+}
+
+/// V·(squares + α)⁻¹·Vᵀr: the solution along the main directions.
+fn leap(main: Main<'_>, alpha: f32, residual: &[f32], lanes: usize) -> Vec<f32> {
+    let kept = main.vectors.ncols();
+    let columns = || main.vectors.rows().into_iter();
+    let mut along = Array2::<f32>::zeros((kept, lanes));
+    for (v, r) in columns().zip(residual.chunks_exact(lanes.max(1))) {
+        for (v, mut along) in v.iter().zip(along.rows_mut()) {
+            along.iter_mut().zip(r).for_each(|(sum, r)| *sum += v * r);
+        }
+    }
+    for ((k, lane), along) in along.indexed_iter_mut() {
+        #[expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
+        let square = main.squares[[lane, k]] as f32;
+        *along /= square + alpha;
+    }
+    let mut leap = vec![0.0; residual.len()];
+    for (v, to) in columns().zip(leap.chunks_exact_mut(lanes.max(1))) {
+        for (v, along) in v.iter().zip(along.rows()) {
+            to.iter_mut().zip(along).for_each(|(to, a)| *to += v * a);
+        }
+    }
+    leap
 }
 
 /// Few lanes of a row are read one by one, many all at once.
@@ -223,8 +272,11 @@ mod tests {
         };
         let means: Vec<f32> = (0..lanes).map(|l| 0.5 + 0.01 * l as f32).collect();
         let problem = Problem { width: 12, row: &row, labels: &labels, means: &means };
-        let exact = RidgeSettings { alpha: 2.0, passes_max: 60, tolerance: 1e-5 };
-        let found = problem.solve(&exact, Vec::new());
+        let exact = RidgeSettings { alpha: 2.0, passes_max: 60, tolerance: 1e-6 };
+        let vectors = Array2::from_shape_fn((12, 2), |(i, k)| if i == 5 * k { 1.0 } else { 0.0 });
+        let squares = Array2::from_elem((lanes, 2), 3.0);
+        let main = Main { vectors: vectors.view(), squares: &squares };
+        let Solution { weights: found } = problem.solve(&exact, main, Solution::default());
         for lane in 0..lanes {
             let wanted = direct(&x, &labels, (lane, f64::from(means[lane])), 2.0);
             for column in 0..12 {
@@ -232,8 +284,8 @@ mod tests {
                 assert!((got - wanted[column]).abs() < 1e-4, "{lane} {column}: {got} {}", wanted[column]);
             }
         }
-        let again = problem.solve(&exact, found.clone());
-        assert!(found.iter().zip(again).all(|(a, b)| (a - b).abs() < 1e-4), "a solution stays one");
+        let again = problem.solve(&exact, main, Solution { weights: found.clone() });
+        assert!(found.iter().zip(again.weights).all(|(a, b)| (a - b).abs() < 1e-4), "a solution stays one");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Halko, Martinsson & Tropp 2011, algorithm 4.4, on XᵀX: begin with a random block Q of a few more
 //! columns than are wanted, then repeat Q ← orth(Xᵀ(XQ)); at the end the small matrix (XQ)ᵀ(XQ) is
 //! diagonalised and turns Q into the vectors by falling singular value. Nothing of the height of X is
-//! kept: one pass over the rows adds xᵀ(xQ) for each.
+//! kept: one pass over the rows adds xᵀ(xQ) for each. The first passes only bring Q near, so they read
+//! a part of the rows, evenly chosen; the last reads all and only maps.
 //!
 //! Rows are dealt to a fixed number of parts, which may run on as many threads, and the parts are
 //! added up in their order; so the bits depend on the rows and the seed and not on the machine. The
@@ -20,7 +21,7 @@ pub type SparseRow = Vec<(u32, f32)>;
 /// Columns beyond those that are wanted.
 const SPARE: usize = 8;
 /// Parts that rows are dealt to, each with a block of its own.
-pub(super) const PARTS: usize = 2;
+pub(crate) const PARTS: usize = 2;
 
 /// The leading right singular vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,11 +30,13 @@ pub struct RightVectors {
     pub vectors: Array2<f32>,
     /// Their singular values, falling.
     pub singular: Array1<f64>,
+    /// Mean over the rows of their images x·v.
+    pub means: Array1<f64>,
 }
 
-/// The `wanted` leading right singular vectors of the matrix whose rows `row(0..height)` makes; `passes`
-/// passes over all rows (4 is plenty for features of text). Fewer vectors come back where the matrix
-/// has a lower rank.
+/// The `wanted` leading right singular vectors of the matrix whose rows `row(0..height)` makes, by so
+/// many passes (4 is plenty for features of text). Fewer vectors come back where the matrix has a lower
+/// rank.
 #[must_use]
 pub fn right_vectors(
     (height, width): (usize, usize),
@@ -41,19 +44,28 @@ pub fn right_vectors(
     wanted: usize,
     (passes, seed): (usize, u64),
 ) -> RightVectors {
-    let columns = (wanted + SPARE).min(width);
+    let columns = (wanted + SPARE).min(width).next_multiple_of(LANES);
     let mut block = random(width, columns, seed);
     orthonormalise(&mut block, columns);
-    let mut gram = Array2::zeros((columns, columns));
-    for pass in 0..passes.max(1) {
-        let (mapped, crossed) = times(height, row, &block, columns);
-        gram = crossed;
-        if pass + 1 < passes.max(1) {
-            block = mapped;
-            orthonormalise(&mut block, columns);
-        }
+    let iterations = passes.saturating_sub(1);
+    for pass in 0..iterations {
+        let stride = stride(height, iterations - 1 - pass);
+        block = side_by_side_sum(|first| mapped((first * stride, height, stride * PARTS), row, &block, columns));
+        orthonormalise(&mut block, columns);
     }
-    rotate(&block, &gram, columns, wanted)
+    let mut crossed = side_by_side_sum(|first| crossed((first, height), row, &block, columns));
+    let sums = crossed.split_off(columns * columns);
+    let gram = Array2::from_shape_fn((columns, columns), |(i, j)| crossed[i.max(j) * columns + i.min(j)]);
+    rotate(&block, (&gram, &sums, height), columns, wanted)
+}
+
+/// Rows of which no more than one in two is left out by a pass.
+const ROWS_WHOLE: usize = 1_000;
+
+/// One in so many rows is read where so many passes over more of them follow.
+fn stride(height: usize, following: usize) -> usize {
+    let wanted = 1_usize << following.min(3);
+    wanted.min((height / ROWS_WHOLE).max(1))
 }
 
 /// Gaussian enough: the sum of four uniform numbers.
@@ -68,25 +80,8 @@ fn random(width: usize, columns: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// Xᵀ(XQ), and (XQ)ᵀ(XQ).
-fn times(
-    height: usize,
-    row: &(impl Fn(usize, &mut SparseRow) + Sync),
-    block: &[f32],
-    columns: usize,
-) -> (Vec<f32>, Array2<f64>) {
-    let mut parts = side_by_side(|first| part_of(first, height, row, block, columns)).into_iter();
-    let (mut mapped, mut gram) = parts.next().unwrap_or_default();
-    for (more, crossed) in parts {
-        mapped.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
-        gram.iter_mut().zip(crossed).for_each(|(sum, x)| *sum += x);
-    }
-    let gram = Array2::from_shape_fn((columns, columns), |(i, j)| gram[i.max(j) * columns + i.min(j)]);
-    (mapped, gram)
-}
-
 /// Runs the parts side by side; what they made, in their order.
-pub(super) fn side_by_side<T: Send>(part: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub(crate) fn side_by_side<T: Send>(part: impl Fn(usize) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let part = &part;
         let running: Vec<_> = (1..PARTS).map(|first| scope.spawn(move || part(first))).collect();
@@ -102,37 +97,80 @@ pub(super) fn side_by_side<T: Send>(part: impl Fn(usize) -> T + Sync) -> Vec<T> 
     })
 }
 
-fn part_of(
-    first: usize,
-    height: usize,
+/// The parts of a sum, made side by side and added up in their order.
+pub(crate) fn side_by_side_sum<T: Send + Copy + std::ops::AddAssign>(
+    part: impl Fn(usize) -> Vec<T> + Sync,
+) -> Vec<T> {
+    let mut parts = side_by_side(part).into_iter();
+    let mut sum = parts.next().unwrap_or_default();
+    for part in parts {
+        sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+    }
+    sum
+}
+
+/// Cells that are added at once; blocks have a multiple of them.
+const LANES: usize = 8;
+
+/// Σ value·cells over the entries of a row.
+fn image_of(entries: &SparseRow, block: &[f32], columns: usize, image: &mut [f32]) {
+    image.fill(0.0);
+    for (column, value) in entries {
+        let from = *column as usize * columns;
+        add_scaled(image, &block[from..from + columns], *value);
+    }
+}
+
+#[inline]
+fn add_scaled(sums: &mut [f32], cells: &[f32], value: f32) {
+    for (sums, cells) in sums.chunks_exact_mut(LANES).zip(cells.chunks_exact(LANES)) {
+        for (sum, cell) in sums.iter_mut().zip(cells) {
+            *sum += value * cell;
+        }
+    }
+}
+
+/// Xᵀ(XQ) over every so many rows.
+fn mapped(
+    (first, height, step): (usize, usize, usize),
     row: &impl Fn(usize, &mut SparseRow),
     block: &[f32],
     columns: usize,
-) -> (Vec<f32>, Vec<f64>) {
-    let (mut mapped, mut gram) = (vec![0.0_f32; block.len()], vec![0.0_f64; columns * columns]);
+) -> Vec<f32> {
+    let mut mapped = vec![0.0_f32; block.len()];
+    let (mut entries, mut image) = (SparseRow::new(), vec![0.0_f32; columns]);
+    for at in (first..height).step_by(step) {
+        row(at, &mut entries);
+        image_of(&entries, block, columns, &mut image);
+        for (column, value) in &entries {
+            let from = *column as usize * columns;
+            add_scaled(&mut mapped[from..from + columns], &image, *value);
+        }
+    }
+    mapped
+}
+
+/// (XQ)ᵀ(XQ), its lower triangle, and behind it the sums of the columns of XQ.
+fn crossed(
+    (first, height): (usize, usize),
+    row: &impl Fn(usize, &mut SparseRow),
+    block: &[f32],
+    columns: usize,
+) -> Vec<f64> {
+    let mut crossed = vec![0.0_f64; columns * columns + columns];
+    let (gram, sums) = crossed.split_at_mut(columns * columns);
     let (mut entries, mut image) = (SparseRow::new(), vec![0.0_f32; columns]);
     for at in (first..height).step_by(PARTS) {
         row(at, &mut entries);
-        image.fill(0.0);
-        for (column, value) in &entries {
-            let from = *column as usize * columns;
-            for (sum, cell) in image.iter_mut().zip(&block[from..from + columns]) {
-                *sum += value * cell;
-            }
-        }
-        for (column, value) in &entries {
-            let from = *column as usize * columns;
-            for (sum, cell) in mapped[from..from + columns].iter_mut().zip(&image) {
-                *sum += value * cell;
-            }
-        }
+        image_of(&entries, block, columns, &mut image);
         for (i, x) in image.iter().enumerate() {
+            sums[i] += f64::from(*x);
             for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(&image) {
                 *sum += f64::from(*x) * f64::from(*y);
             }
         }
     }
-    (mapped, gram)
+    crossed
 }
 
 /// Columns shorter than this, relative to the longest, are noise and become zero.
@@ -191,7 +229,12 @@ fn inverse_factor(gram: &[f64], n: usize) -> Vec<f64> {
 }
 
 /// Turns the block into singular vectors by the eigenvectors of the small matrix.
-fn rotate(block: &[f32], gram: &Array2<f64>, columns: usize, wanted: usize) -> RightVectors {
+fn rotate(
+    block: &[f32],
+    (gram, sums, height): (&Array2<f64>, &[f64], usize),
+    columns: usize,
+    wanted: usize,
+) -> RightVectors {
     let (values, turns) = eigen(gram.clone());
     let largest = values.first().copied().unwrap_or(0.0);
     let kept = values.iter().take(wanted).take_while(|v| **v > RANK_TOLERANCE * largest && **v > 0.0).count();
@@ -202,13 +245,17 @@ fn rotate(block: &[f32], gram: &Array2<f64>, columns: usize, wanted: usize) -> R
             *cell = narrow(row.iter().enumerate().map(|(i, x)| f64::from(*x) * turns[[i, k]]).sum());
         }
     }
-    for mut column in vectors.columns_mut() {
+    let mut means: Array1<f64> = (0..kept)
+        .map(|k| sums.iter().enumerate().map(|(i, s)| s * turns[[i, k]]).sum::<f64>() / height.max(1) as f64)
+        .collect();
+    for (mut column, mean) in vectors.columns_mut().into_iter().zip(&mut means) {
         let largest = column.iter().copied().fold(0.0_f32, |a, x| if x.abs() > a.abs() { x } else { a });
         if largest < 0.0 {
             column.mapv_inplace(|x| -x);
+            *mean = -*mean;
         }
     }
-    RightVectors { vectors, singular: values.iter().take(kept).map(|v| v.sqrt()).collect() }
+    RightVectors { vectors, singular: values.iter().take(kept).map(|v| v.sqrt()).collect(), means }
 }
 
 /// Sweeps after which a small symmetric matrix is diagonal to the last bit that counts.

@@ -21,7 +21,7 @@ use ndarray::{Array2, Axis};
 use pointsman_router::artifact::{Artifact, ArtifactKind, Origin};
 use pointsman_router::features::{Features, SURFACE_DIMS};
 use pointsman_router::ids::TaskType;
-use pointsman_router::projection::{PROJECTION_ROWS, Projection, ProjectionShape};
+use pointsman_router::projection::{Projection, ProjectionShape};
 use pointsman_router::quality::{Platt, Quality, SURFACE_WEIGHT};
 use pointsman_router::topic::Topics;
 
@@ -30,7 +30,7 @@ use self::sample::{Sample, Sum};
 use self::tally::{Shapes, Tally, Told};
 use crate::fit::encoder::{Encoder, EncoderSettings};
 use crate::fit::ridge::{Labels, Main, Problem, RidgeSettings, Solution};
-use crate::fit::svd::{PARTS, SparseRow, side_by_side};
+use crate::fit::sparse::{PARTS, Sparse, side_by_side};
 use crate::fit::{calibrate, kernels, topics, trees};
 use crate::online::certainty;
 use crate::rows::Rows;
@@ -133,8 +133,8 @@ pub fn train<R: Rows>(
     let sample = Sample::read(rows, settings.rows_max, settings.seed, tell)?;
     tell(Stage::FittingFeatures, 0.25);
     let features: Vec<Arc<Features>> = sample.rows.iter().map(|row| Arc::clone(&row.features)).collect();
-    let encoder = Encoder::fit(&features, rows.schema(), &settings.encoder, settings.seed);
-    let work = Work::new(&sample, &features, &encoder, settings)?;
+    let (encoder, matrix) = Encoder::fit(&features, rows.schema(), &settings.encoder, settings.seed);
+    let work = Work::new(&sample, &features, (&encoder, &matrix), settings)?;
     tell(Stage::FittingModels, 0.4);
     let kept = features.len() - features.len() / HELD_OUT;
     let (first, shapes) = work.shapes(kept, Solution::default());
@@ -170,6 +170,8 @@ struct Work<'a> {
     sample: &'a Sample,
     features: &'a [Arc<Features>],
     encoder: &'a Encoder,
+    /// The weighted buckets of the rows.
+    matrix: &'a Sparse,
     settings: &'a TrainSettings,
     labels: Vec<Labels>,
     /// The projection without directions, and the dense inputs without the constant that it makes.
@@ -188,7 +190,7 @@ impl<'a> Work<'a> {
     fn new(
         sample: &'a Sample,
         features: &'a [Arc<Features>],
-        encoder: &'a Encoder,
+        (encoder, matrix): (&'a Encoder, &'a Sparse),
         settings: &'a TrainSettings,
     ) -> Result<Self, ProjectionShape> {
         let bare = encoder.projection(&[])?;
@@ -198,7 +200,7 @@ impl<'a> Work<'a> {
         let dense = Array2::from_shape_vec((features.len(), inputs), cells);
         let dense = dense.unwrap_or_else(|_| Array2::zeros((0, inputs)));
         let labels = sample.rows.iter().map(|row| row.labels.clone()).collect();
-        Ok(Self { sample, features, encoder, settings, labels, bare, dense })
+        Ok(Self { sample, features, encoder, matrix, settings, labels, bare, dense })
     }
 
     /// The task types.
@@ -211,15 +213,9 @@ impl<'a> Work<'a> {
     fn shapes(&self, rows: usize, begin: Solution) -> (Solution, Shapes) {
         let labels = self.labels.get(..rows).unwrap_or_default();
         let means = if rows == self.labels.len() { self.sample.means() } else { means(labels, self.lanes()) };
-        let row = |at: usize, row: &mut SparseRow| {
-            row.clear();
-            if let Some(features) = self.features.get(at) {
-                self.encoder.row(features, row);
-            }
-        };
         let squares = self.squares(labels);
         let main = Main { vectors: self.encoder.vectors().view(), squares: &squares };
-        let problem = Problem { width: PROJECTION_ROWS, row: &row, labels, means: &means };
+        let problem = Problem { matrix: self.matrix, labels, means: &means };
         let solution = problem.solve(&self.settings.ridge, main, begin);
         let (dense, seed) = (self.dense.slice_axis(Axis(0), (..rows).into()), self.settings.seed);
         let mut inputs = dense.to_owned();
@@ -258,7 +254,7 @@ impl<'a> Work<'a> {
 
     /// The learners, filled.
     fn fitted(&self, solution: Solution, shapes: &Shapes, tally: Tally) -> Result<Fitted, ProjectionShape> {
-        let projection = self.encoder.projection(&solution.weights)?;
+        let projection = self.encoder.projection(&solution.weights(self.lanes()))?;
         let (landmarks, forest) = tally.filled(shapes);
         let means = shapes.means.clone();
         let (models, platt) = (self.sample.models.clone(), vec![Platt::IDENTITY; means.len()]);

@@ -196,8 +196,8 @@ impl Artifact {
 pub(crate) mod tests {
     use super::*;
     use crate::features::SURFACE_DIMS;
-    use crate::projection::{Numbers, PLAIN_DIMS, PROJECTION_ROWS, Spread, narrowed};
     use crate::forest::Forest;
+    use crate::projection::{Numbers, PLAIN_DIMS, PROJECTION_ROWS, Spread, narrowed};
     use crate::quality::{Landmarks, Platt};
 
     const DIMS: usize = 2;

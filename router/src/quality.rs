@@ -107,7 +107,8 @@ impl Quality {
     pub fn scores(&self, projected: &[f32]) -> Vec<f32> {
         let models = self.models.len();
         let (dense, directions) = projected.split_at(projected.len().saturating_sub(models));
-        let mut scores: Vec<f32> = self.means.iter().zip(directions).map(|(mean, f)| LEARNERS * mean + f).collect();
+        let mut scores: Vec<f32> =
+            self.means.iter().zip(directions).map(|(mean, f)| LEARNERS * mean + f).collect();
         self.landmarks.add(&kernel_inputs(dense), &mut scores);
         self.forest.add(dense.get(1..).unwrap_or_default(), &mut scores);
         scores.iter_mut().for_each(|score| *score /= LEARNERS);

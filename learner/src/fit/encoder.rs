@@ -15,7 +15,8 @@ use pointsman_router::projection::{
     Numbers, PROJECTED_DIMS_MAX, PROJECTION_ROWS, Projection, ProjectionShape, Spread, narrowed, weigh,
 };
 
-use super::svd::{self, RightVectors, SparseRow};
+use super::sparse::{Sparse, SparseRow};
+use super::svd::{self, RightVectors};
 
 /// How the encoder is fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +33,7 @@ pub struct EncoderSettings {
 
 impl Default for EncoderSettings {
     fn default() -> Self {
-        Self { dims: 64, requests_min: 2, passes: 4, rows_max: 20_000 }
+        Self { dims: 64, requests_min: 2, passes: 4, rows_max: 15_000 }
     }
 }
 
@@ -48,23 +49,23 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Fits to a sample of requests.
+    /// Fits to a sample of requests; beside it the matrix of their weighted buckets.
     #[must_use]
-    pub fn fit(sample: &[Arc<Features>], schema: SchemaHash, settings: &EncoderSettings, seed: u64) -> Self {
+    pub fn fit(
+        sample: &[Arc<Features>],
+        schema: SchemaHash,
+        settings: &EncoderSettings,
+        seed: u64,
+    ) -> (Self, Sparse) {
         let idf = idf(sample, settings.requests_min);
+        let row = |at: usize, row: &mut SparseRow| weighted(&sample[at], &idf, row);
+        let matrix = Sparse::new((sample.len(), PROJECTION_ROWS), &row);
         // Every so many requests, where there are more than the vectors need.
         let step = sample.len().div_ceil(settings.rows_max.max(1)).max(1);
-        let row = |at: usize, row: &mut SparseRow| weighted(&sample[at * step], &idf, row);
         let dims = settings.dims.min(PROJECTED_DIMS_MAX);
-        let size = (sample.len().div_ceil(step), PROJECTION_ROWS);
-        let found = svd::right_vectors(size, &row, dims, (settings.passes, seed));
-        let spreads = spreads(size.0, &found);
-        Self { schema, surface: surface(sample), idf, vectors: found.vectors, spreads }
-    }
-
-    /// The row of a request over all buckets, as the projection weighs it.
-    pub fn row(&self, features: &Features, row: &mut SparseRow) {
-        weighted(features, &self.idf, row);
+        let found = svd::right_vectors(&matrix, step, dims, (settings.passes, seed));
+        let spreads = spreads(sample.len().div_ceil(step), &found);
+        (Self { schema, surface: surface(sample), idf, vectors: found.vectors, spreads }, matrix)
     }
 
     /// The vectors of the dimensions, one column each, before they are scaled.

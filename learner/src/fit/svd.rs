@@ -6,22 +6,17 @@
 //! kept: one pass over the rows adds xᵀ(xQ) for each. The first passes only bring Q near, so they read
 //! a part of the rows, evenly chosen; the last reads all and only maps.
 //!
-//! Rows are dealt to a fixed number of parts, which may run on as many threads, and the parts are
-//! added up in their order; so the bits depend on the rows and the seed and not on the machine. The
-//! sign of a vector is that of its largest entry.
+//! The sign of a vector is that of its largest entry.
 
 #![expect(clippy::indexing_slicing, reason = "rows times columns of blocks made here")]
 
 use ndarray::{Array1, Array2};
 use pointsman_router::clock::Draw;
 
-/// A sparse row: columns and values.
-pub type SparseRow = Vec<(u32, f32)>;
+use super::sparse::{LANES, PARTS, Sparse, side_by_side};
 
 /// Columns beyond those that are wanted.
 const SPARE: usize = 8;
-/// Parts that rows are dealt to, each with a block of its own.
-pub(crate) const PARTS: usize = 2;
 
 /// The leading right singular vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,29 +29,23 @@ pub struct RightVectors {
     pub means: Array1<f64>,
 }
 
-/// The `wanted` leading right singular vectors of the matrix whose rows `row(0..height)` makes, by so
-/// many passes (4 is plenty for features of text). Fewer vectors come back where the matrix has a lower
-/// rank.
+/// The `wanted` leading right singular vectors of one in `step` of the rows of a matrix, by so many
+/// passes (4 is plenty for features of text). Fewer vectors come back where they have a lower rank.
 #[must_use]
-pub fn right_vectors(
-    (height, width): (usize, usize),
-    row: &(impl Fn(usize, &mut SparseRow) + Sync),
-    wanted: usize,
-    (passes, seed): (usize, u64),
-) -> RightVectors {
+pub fn right_vectors(matrix: &Sparse, step: usize, wanted: usize, (passes, seed): (usize, u64)) -> RightVectors {
+    let (height, width) = (matrix.height(), matrix.width());
     let columns = (wanted + SPARE).min(width).next_multiple_of(LANES);
     let mut block = random(width, columns, seed);
-    orthonormalise(&mut block, columns);
     let iterations = passes.saturating_sub(1);
     for pass in 0..iterations {
-        let stride = stride(height, iterations - 1 - pass);
-        block = side_by_side_sum(|first| mapped((first * stride, height, stride * PARTS), row, &block, columns));
-        orthonormalise(&mut block, columns);
+        let rows = (height, step * stride(height / step, iterations - 1 - pass));
+        let images = matrix.times(&block, columns, rows);
+        block = matrix.transposed_times(&images, columns, rows);
+        orthonormalise(&mut block, columns, if pass + 1 == iterations { 2 } else { 1 });
     }
-    let mut crossed = side_by_side_sum(|first| crossed((first, height), row, &block, columns));
-    let sums = crossed.split_off(columns * columns);
-    let gram = Array2::from_shape_fn((columns, columns), |(i, j)| crossed[i.max(j) * columns + i.min(j)]);
-    rotate(&block, (&gram, &sums, height), columns, wanted)
+    let images = matrix.times(&block, columns, (height, step));
+    let found = (gram(&images, columns), sums(&images, columns), images.len() / columns);
+    rotate(&block, &found, columns, wanted)
 }
 
 /// Rows of which no more than one in two is left out by a pass.
@@ -80,133 +69,79 @@ fn random(width: usize, columns: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// Runs the parts side by side; what they made, in their order.
-pub(crate) fn side_by_side<T: Send>(part: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    std::thread::scope(|scope| {
-        let part = &part;
-        let running: Vec<_> = (1..PARTS).map(|first| scope.spawn(move || part(first))).collect();
-        let mut done = vec![part(0)];
-        for thread in running {
-            match thread.join() {
-                Ok(made) => done.push(made),
-                // A part that panicked has nothing to add: its panic goes on.
-                Err(panic) => std::panic::resume_unwind(panic),
+/// The products of the columns with each other.
+fn gram(block: &[f32], columns: usize) -> Array2<f64> {
+    let half = (block.len() / columns).div_ceil(PARTS).max(1);
+    let parts = side_by_side(|first| {
+        let mut gram = vec![0.0_f64; columns * columns];
+        let mut row = vec![0.0_f64; columns];
+        for cells in block.chunks_exact(columns).skip(first * half).take(half) {
+            row.iter_mut().zip(cells).for_each(|(to, x)| *to = f64::from(*x));
+            for (i, x) in row.iter().enumerate() {
+                for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(&row) {
+                    *sum += x * y;
+                }
             }
         }
-        done
+        gram
+    });
+    Array2::from_shape_fn((columns, columns), |(i, j)| {
+        parts.iter().map(|p| p[i.max(j) * columns + i.min(j)]).sum()
     })
 }
 
-/// The parts of a sum, made side by side and added up in their order.
-pub(crate) fn side_by_side_sum<T: Send + Copy + std::ops::AddAssign>(
-    part: impl Fn(usize) -> Vec<T> + Sync,
-) -> Vec<T> {
-    let mut parts = side_by_side(part).into_iter();
-    let mut sum = parts.next().unwrap_or_default();
-    for part in parts {
-        sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+fn sums(block: &[f32], columns: usize) -> Vec<f64> {
+    let mut sums = vec![0.0_f64; columns];
+    for cells in block.chunks_exact(columns) {
+        sums.iter_mut().zip(cells).for_each(|(sum, x)| *sum += f64::from(*x));
     }
-    sum
+    sums
 }
 
-/// Cells that are added at once; blocks have a multiple of them.
-const LANES: usize = 8;
-
-/// Σ value·cells over the entries of a row.
-fn image_of(entries: &SparseRow, block: &[f32], columns: usize, image: &mut [f32]) {
-    image.fill(0.0);
-    for (column, value) in entries {
-        let from = *column as usize * columns;
-        add_scaled(image, &block[from..from + columns], *value);
-    }
+/// Every row of the block times a small matrix of one column a row of `turns`.
+fn turned(block: &[f32], columns: usize, turns: &[Vec<f32>]) -> Vec<f32> {
+    let half = (block.len() / columns).div_ceil(PARTS).max(1);
+    let parts = side_by_side(|first| {
+        let mine = block.chunks_exact(columns).skip(first * half).take(half);
+        mine.flat_map(|row| turns.iter().map(|turn| dot(row, turn))).collect::<Vec<f32>>()
+    });
+    parts.concat()
 }
 
-#[inline]
-fn add_scaled(sums: &mut [f32], cells: &[f32], value: f32) {
-    for (sums, cells) in sums.chunks_exact_mut(LANES).zip(cells.chunks_exact(LANES)) {
-        for (sum, cell) in sums.iter_mut().zip(cells) {
-            *sum += value * cell;
+/// Eight sums side by side, added up at the end.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a, b) = (a.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
+    let mut sums = [0.0_f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
         }
     }
-}
-
-/// Xᵀ(XQ) over every so many rows.
-fn mapped(
-    (first, height, step): (usize, usize, usize),
-    row: &impl Fn(usize, &mut SparseRow),
-    block: &[f32],
-    columns: usize,
-) -> Vec<f32> {
-    let mut mapped = vec![0.0_f32; block.len()];
-    let (mut entries, mut image) = (SparseRow::new(), vec![0.0_f32; columns]);
-    for at in (first..height).step_by(step) {
-        row(at, &mut entries);
-        image_of(&entries, block, columns, &mut image);
-        for (column, value) in &entries {
-            let from = *column as usize * columns;
-            add_scaled(&mut mapped[from..from + columns], &image, *value);
-        }
-    }
-    mapped
-}
-
-/// (XQ)ᵀ(XQ), its lower triangle, and behind it the sums of the columns of XQ.
-fn crossed(
-    (first, height): (usize, usize),
-    row: &impl Fn(usize, &mut SparseRow),
-    block: &[f32],
-    columns: usize,
-) -> Vec<f64> {
-    let mut crossed = vec![0.0_f64; columns * columns + columns];
-    let (gram, sums) = crossed.split_at_mut(columns * columns);
-    let (mut entries, mut image) = (SparseRow::new(), vec![0.0_f32; columns]);
-    for at in (first..height).step_by(PARTS) {
-        row(at, &mut entries);
-        image_of(&entries, block, columns, &mut image);
-        for (i, x) in image.iter().enumerate() {
-            sums[i] += f64::from(*x);
-            for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(&image) {
-                *sum += f64::from(*x) * f64::from(*y);
-            }
-        }
-    }
-    crossed
+    sums.iter().sum()
 }
 
 /// Columns shorter than this, relative to the longest, are noise and become zero.
 const RANK_TOLERANCE: f64 = 1e-5;
 
-/// Makes the columns orthonormal by the Gram matrix twice (Cholesky QR, repeated for accuracy).
-fn orthonormalise(block: &mut [f32], columns: usize) {
-    for _ in 0..2 {
-        let mut gram = vec![0.0_f64; columns * columns];
-        for row in block.chunks_exact(columns) {
-            for (i, x) in row.iter().enumerate() {
-                for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(row) {
-                    *sum += f64::from(*x) * f64::from(*y);
-                }
-            }
-        }
-        let inverse = inverse_factor(&gram, columns);
-        let mut row_new = vec![0.0_f64; columns];
-        for row in block.chunks_exact_mut(columns) {
-            for (i, new) in row_new.iter_mut().enumerate() {
-                *new = row[..=i].iter().zip(&inverse[i * columns..]).map(|(x, l)| f64::from(*x) * l).sum();
-            }
-            row.iter_mut().zip(&row_new).for_each(|(to, new)| *to = narrow(*new));
-        }
+/// Makes the columns orthonormal by the Gram matrix (Cholesky QR), so many times: twice for accuracy.
+fn orthonormalise(block: &mut Vec<f32>, columns: usize, times: usize) {
+    for _ in 0..times {
+        let inverse = inverse_factor(&gram(block, columns), columns);
+        let turns: Vec<Vec<f32>> =
+            inverse.chunks_exact(columns).map(|row| row.iter().map(|x| narrow(*x)).collect()).collect();
+        *block = turned(block, columns, &turns);
     }
 }
 
 /// The inverse of the Cholesky factor of a Gram matrix (lower triangles); a column that depends on
 /// those before it gets a row of zeros, so it vanishes.
-fn inverse_factor(gram: &[f64], n: usize) -> Vec<f64> {
-    let largest = (0..n).map(|i| gram[i * n + i]).fold(0.0, f64::max);
+fn inverse_factor(gram: &Array2<f64>, n: usize) -> Vec<f64> {
+    let largest = (0..n).map(|i| gram[[i, i]]).fold(0.0, f64::max);
     let mut factor = vec![0.0_f64; n * n];
     for i in 0..n {
         for j in 0..=i {
             let dot: f64 = (0..j).map(|k| factor[i * n + k] * factor[j * n + k]).sum();
-            let rest = gram[i * n + j] - dot;
+            let rest = gram[[i, j]] - dot;
             factor[i * n + j] = if i == j {
                 if rest > RANK_TOLERANCE * RANK_TOLERANCE * largest { rest.sqrt() } else { 0.0 }
             } else if factor[j * n + j] > 0.0 {
@@ -228,25 +163,23 @@ fn inverse_factor(gram: &[f64], n: usize) -> Vec<f64> {
     inverse
 }
 
-/// Turns the block into singular vectors by the eigenvectors of the small matrix.
+/// Turns the block into singular vectors by the eigenvectors of the small matrix, which comes with the
+/// sums of the images and their number.
 fn rotate(
     block: &[f32],
-    (gram, sums, height): (&Array2<f64>, &[f64], usize),
+    (gram, sums, height): &(Array2<f64>, Vec<f64>, usize),
     columns: usize,
     wanted: usize,
 ) -> RightVectors {
     let (values, turns) = eigen(gram.clone());
     let largest = values.first().copied().unwrap_or(0.0);
     let kept = values.iter().take(wanted).take_while(|v| **v > RANK_TOLERANCE * largest && **v > 0.0).count();
-    let width = block.len() / columns.max(1);
-    let mut vectors = Array2::zeros((width, kept));
-    for (row, mut to) in block.chunks_exact(columns).zip(vectors.rows_mut()) {
-        for (k, cell) in to.iter_mut().enumerate() {
-            *cell = narrow(row.iter().enumerate().map(|(i, x)| f64::from(*x) * turns[[i, k]]).sum());
-        }
-    }
+    let narrowed: Vec<Vec<f32>> =
+        turns.columns().into_iter().take(kept).map(|turn| turn.iter().map(|x| narrow(*x)).collect()).collect();
+    let vectors = turned(block, columns, &narrowed);
+    let mut vectors = Array2::from_shape_vec((block.len() / columns, kept), vectors).unwrap_or_default();
     let mut means: Array1<f64> = (0..kept)
-        .map(|k| sums.iter().enumerate().map(|(i, s)| s * turns[[i, k]]).sum::<f64>() / height.max(1) as f64)
+        .map(|k| sums.iter().enumerate().map(|(i, s)| s * turns[[i, k]]).sum::<f64>() / (*height).max(1) as f64)
         .collect();
     for (mut column, mean) in vectors.columns_mut().into_iter().zip(&mut means) {
         let largest = column.iter().copied().fold(0.0_f32, |a, x| if x.abs() > a.abs() { x } else { a });
@@ -313,6 +246,7 @@ fn narrow(x: f64) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sparse::SparseRow;
     use super::*;
 
     /// A matrix of known singular values: Σ σ_k u_k v_kᵀ with cosine vectors, which are orthonormal.
@@ -331,7 +265,7 @@ mod tests {
             row.clear();
             row.extend((0_u32..).zip(matrix.row(at)).map(|(j, x)| (j, narrow(*x))));
         };
-        right_vectors(matrix.dim(), &row, wanted, (5, seed))
+        right_vectors(&Sparse::new(matrix.dim(), &row), 1, wanted, (5, seed))
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! At each node a share of the inputs is drawn, and for each of them a threshold evenly between its
 //! least and its greatest value there; the pair is kept that tells the models' scores apart best, by
 //! Σ over models (Σ error)²/labels of both sides. All models share a tree. A side must hold
-//! [`LEAF_LABELS`] labels for each model on average, whichever of them were judged on a row.
+//! [`LEAF_LABELS`] labels for each model on average, whichever of them were judged on a row. Of a row on
+//! which several models were judged only what sets them apart counts, error less the row's mean error:
+//! how hard a request is for all of them is of no use to choose (measured: it takes up most splits).
 //!
 //! A tree depends on its seed and the rows only, so trees are grown side by side; the bits are the
 //! same on any number of cores. What the leaves say is counted apart ([`Counts`]), so that rows may
@@ -16,12 +18,12 @@ use pointsman_router::clock::Draw;
 use pointsman_router::forest::{Forest, LEAF, Node};
 
 use super::ridge::Labels;
-use super::svd::{PARTS, side_by_side};
+use super::sparse::{PARTS, side_by_side};
 
 /// How many trees.
 pub const TREES: usize = 100;
 /// Labels for each model, on average, that a leaf has at least.
-pub const LEAF_LABELS: usize = 20;
+pub const LEAF_LABELS: usize = 10;
 /// Rows that trees are grown on, at most.
 pub const GROWN_ROWS_MAX: usize = 20_000;
 /// One input in so many is tried at a node.
@@ -112,11 +114,12 @@ struct Errors {
 
 impl Errors {
     fn of<'a>(labels: impl Iterator<Item = &'a Labels>, means: &[f32]) -> Self {
-        let some: Vec<Vec<(usize, f32)>> =
-            labels.map(|row| row.iter().map(|(lane, y)| (*lane, y - means[*lane])).collect()).collect();
+        let some: Vec<Vec<(usize, f32)>> = labels.map(|row| errors(row, means)).collect();
         let lanes = means.len();
-        let is_full = |row: &Vec<(usize, f32)>| row.iter().enumerate().all(|(i, (l, _))| i == *l) && row.len() == lanes;
-        let full = if some.iter().all(is_full) { some.iter().flatten().map(|(_, e)| *e).collect() } else { Vec::new() };
+        let is_full =
+            |row: &Vec<(usize, f32)>| row.iter().enumerate().all(|(i, (l, _))| i == *l) && row.len() == lanes;
+        let full =
+            if some.iter().all(is_full) { some.iter().flatten().map(|(_, e)| *e).collect() } else { Vec::new() };
         Self { lanes, full, some }
     }
 
@@ -148,6 +151,13 @@ impl Errors {
             })
             .sum()
     }
+}
+
+/// Errors of the judged lanes; of several less their mean.
+fn errors(row: &Labels, means: &[f32]) -> Vec<(usize, f32)> {
+    let of = || row.iter().map(|(lane, label)| (*lane, label - means[*lane]));
+    let shared = if row.len() > 1 { of().map(|(_, e)| e).sum::<f32>() / row.len() as f32 } else { 0.0 };
+    of().map(|(lane, error)| (lane, error - shared)).collect()
 }
 
 struct Sums {

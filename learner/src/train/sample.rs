@@ -105,11 +105,7 @@ impl Sample {
     }
 
     /// Gives each model with enough rows its lane.
-    fn of<E>(
-        kept: Vec<Judged>,
-        names: &BTreeMap<ModelName, usize>,
-        sums: &[Sum],
-    ) -> Result<Self, TrainError<E>> {
+    fn of<E>(kept: Vec<Judged>, names: &BTreeMap<ModelName, usize>, sums: &[Sum]) -> Result<Self, TrainError<E>> {
         let mut counts = vec![0_usize; names.len()];
         for (place, _) in kept.iter().flat_map(|row| &row.labels) {
             if let Some(count) = counts.get_mut(*place) {

@@ -17,7 +17,7 @@ use super::sample::in_order;
 use super::{Stage, TrainError};
 use crate::fit::kernels::Normal;
 use crate::fit::ridge::Labels;
-use crate::fit::svd::PARTS;
+use crate::fit::sparse::PARTS;
 use crate::fit::trees::Counts;
 use crate::rows::{Rows, TrainingRow};
 

@@ -13,7 +13,7 @@
 use ndarray::{Array1, Array2};
 use pointsman_router::clock::Draw;
 
-use super::sparse::{LANES, PARTS, Sparse, side_by_side};
+use super::sparse::{LANES, PARTS, Sparse, add_scaled, side_by_side};
 
 /// Columns beyond those that are wanted.
 const SPARE: usize = 8;
@@ -41,7 +41,12 @@ pub fn right_vectors(matrix: &Sparse, step: usize, wanted: usize, (passes, seed)
         let rows = (height, step * stride(height / step, iterations - 1 - pass));
         let images = matrix.times(&block, columns, rows);
         block = matrix.transposed_times(&images, columns, rows);
-        orthonormalise(&mut block, columns, if pass + 1 == iterations { 2 } else { 1 });
+        // Two passes from anywhere leave no column too near another; the last is made accurate.
+        if pass + 1 == iterations {
+            orthonormalise(&mut block, columns, 2);
+        } else if pass % 2 == 1 {
+            orthonormalise(&mut block, columns, 1);
+        }
     }
     let images = matrix.times(&block, columns, (height, step));
     let found = (gram(&images, columns), sums(&images, columns), images.len() / columns);
@@ -98,26 +103,21 @@ fn sums(block: &[f32], columns: usize) -> Vec<f64> {
     sums
 }
 
-/// Every row of the block times a small matrix of one column a row of `turns`.
-fn turned(block: &[f32], columns: usize, turns: &[Vec<f32>]) -> Vec<f32> {
+/// Every row of the block times a small matrix of one row a column and `cells` cells, a multiple of what
+/// is added at once.
+fn turned(block: &[f32], columns: usize, (turns, cells): (&[f32], usize)) -> Vec<f32> {
     let half = (block.len() / columns).div_ceil(PARTS).max(1);
     let parts = side_by_side(|first| {
-        let mine = block.chunks_exact(columns).skip(first * half).take(half);
-        mine.flat_map(|row| turns.iter().map(|turn| dot(row, turn))).collect::<Vec<f32>>()
+        let mine = || block.chunks_exact(columns).skip(first * half).take(half);
+        let mut turned = vec![0.0_f32; mine().count() * cells];
+        for (row, to) in mine().zip(turned.chunks_exact_mut(cells)) {
+            for (x, turn) in row.iter().zip(turns.chunks_exact(cells)) {
+                add_scaled(to, turn, *x);
+            }
+        }
+        turned
     });
     parts.concat()
-}
-
-/// Eight sums side by side, added up at the end.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a, b) = (a.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
-    let mut sums = [0.0_f32; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum()
 }
 
 /// Columns shorter than this, relative to the longest, are noise and become zero.
@@ -127,9 +127,9 @@ const RANK_TOLERANCE: f64 = 1e-5;
 fn orthonormalise(block: &mut Vec<f32>, columns: usize, times: usize) {
     for _ in 0..times {
         let inverse = inverse_factor(&gram(block, columns), columns);
-        let turns: Vec<Vec<f32>> =
-            inverse.chunks_exact(columns).map(|row| row.iter().map(|x| narrow(*x)).collect()).collect();
-        *block = turned(block, columns, &turns);
+        let turns: Vec<f32> =
+            (0..columns * columns).map(|at| narrow(inverse[at % columns * columns + at / columns])).collect();
+        *block = turned(block, columns, (&turns, columns));
     }
 }
 
@@ -174,9 +174,11 @@ fn rotate(
     let (values, turns) = eigen(gram.clone());
     let largest = values.first().copied().unwrap_or(0.0);
     let kept = values.iter().take(wanted).take_while(|v| **v > RANK_TOLERANCE * largest && **v > 0.0).count();
-    let narrowed: Vec<Vec<f32>> =
-        turns.columns().into_iter().take(kept).map(|turn| turn.iter().map(|x| narrow(*x)).collect()).collect();
-    let vectors = turned(block, columns, &narrowed);
+    let cells = kept.next_multiple_of(LANES);
+    let cell = |at: usize| if at % cells < kept { narrow(turns[[at / cells, at % cells]]) } else { 0.0 };
+    let narrowed: Vec<f32> = (0..columns * cells).map(cell).collect();
+    let turned = turned(block, columns, (&narrowed, cells.max(1)));
+    let vectors = turned.chunks_exact(cells.max(1)).flat_map(|row| row.iter().copied().take(kept)).collect();
     let mut vectors = Array2::from_shape_vec((block.len() / columns, kept), vectors).unwrap_or_default();
     let mut means: Array1<f64> = (0..kept)
         .map(|k| sums.iter().enumerate().map(|(i, s)| s * turns[[i, k]]).sum::<f64>() / (*height).max(1) as f64)

@@ -23,9 +23,9 @@ use super::sparse::{PARTS, side_by_side};
 /// How many trees.
 pub const TREES: usize = 100;
 /// Labels for each model, on average, that a leaf has at least.
-pub const LEAF_LABELS: usize = 10;
+pub const LEAF_LABELS: usize = 5;
 /// Rows that trees are grown on, at most.
-pub const GROWN_ROWS_MAX: usize = 20_000;
+pub const GROWN_ROWS_MAX: usize = 12_000;
 /// One input in so many is tried at a node.
 const TRIED: usize = 3;
 /// Labels at the mean that a leaf's score of a model is shrunk by.

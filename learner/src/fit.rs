@@ -5,5 +5,7 @@ pub mod dense;
 pub mod encoder;
 pub mod kernels;
 pub mod ridge;
+pub mod sparse;
 pub mod svd;
 pub mod topics;
+pub mod trees;

@@ -1,16 +1,19 @@
 //! Training: from logged rows to an artifact and a report on it.
 //!
-//! Two readings at most. Up to [`TrainSettings::rows_max`] judged rows are kept, all of them or an
-//! even sample by the hash of their keys; everything is fitted on those: the encoder, then the
-//! learners of `router::quality`. The last fifth of the rows (they are in time order) is first held
-//! out to calibrate and to report on, then fitted on as well. Equal rows, settings and seed give the
-//! same artifact to the byte.
+//! The first reading keeps up to [`TrainSettings::rows_max`] judged rows, all of them or an even sample
+//! by the hash of their keys, and adds up what every row says of the models' means. The encoder, the
+//! regression over all buckets and the shapes of the other learners are fitted on those. Where there
+//! are more rows, a second reading fills what the shapes hold from every row ([`tally`]); no reading
+//! keeps a row. The last fifth of the kept rows (they are in time order) is first held out to calibrate
+//! and to report on, then fitted on as well. Equal rows, settings and seed give the same artifact to the
+//! byte, on any number of cores.
 //!
 //! A model with too few judged rows is left out of the artifact and goes on as a new one; a log in
 //! which all were right, or all wrong, teaches nothing and is refused.
 
 mod report;
 mod sample;
+mod tally;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,16 +22,17 @@ use ndarray::{Array2, Axis};
 use pointsman_router::artifact::{Artifact, ArtifactKind, Origin};
 use pointsman_router::features::{Features, SURFACE_DIMS};
 use pointsman_router::ids::TaskType;
-use pointsman_router::projection::{PROJECTION_ROWS, Projection, ProjectionShape};
-use pointsman_router::quality::{Platt, Quality, SURFACE_WEIGHT, kernel_inputs, to_cluster_inputs};
+use pointsman_router::projection::{Projection, ProjectionShape};
+use pointsman_router::quality::{Platt, Quality, SURFACE_WEIGHT};
 use pointsman_router::topic::Topics;
 
 pub use self::report::{ModelReport, RoutingReport, TrainingReport};
-use self::sample::Sample;
+use self::sample::{Sample, Sum};
+use self::tally::{Shapes, Tally, Told};
 use crate::fit::encoder::{Encoder, EncoderSettings};
-use crate::fit::ridge::{Labels, Problem, RidgeSettings};
-use crate::fit::svd::SparseRow;
-use crate::fit::{calibrate, kernels, topics};
+use crate::fit::ridge::{Labels, Main, Problem, RidgeSettings, Solution};
+use crate::fit::sparse::{PARTS, Sparse, side_by_side};
+use crate::fit::{calibrate, kernels, topics, trees};
 use crate::online::certainty;
 use crate::rows::Rows;
 
@@ -39,7 +43,7 @@ pub struct TrainSettings {
     pub kind: ArtifactKind,
     /// What every draw is made from.
     pub seed: u64,
-    /// Judged rows that are fitted on, at most.
+    /// Judged rows that are kept, at most.
     pub rows_max: usize,
     /// The encoder's.
     pub encoder: EncoderSettings,
@@ -52,7 +56,7 @@ impl Default for TrainSettings {
         Self {
             kind: ArtifactKind::Hybrid,
             seed: 0,
-            rows_max: 40_000,
+            rows_max: 60_000,
             encoder: EncoderSettings::default(),
             ridge: RidgeSettings::default(),
         }
@@ -145,21 +149,30 @@ pub fn train<R: Rows>(
 ) -> Result<Trained, TrainError<R::Error>> {
     go_on(tell(Stage::Reading, 0.0))?;
     let sample = Sample::read(rows, settings.rows_max, settings.seed, tell)?;
-    go_on(tell(Stage::FittingFeatures, 0.3))?;
+    go_on(tell(Stage::FittingFeatures, 0.25))?;
     let features: Vec<Arc<Features>> = sample.rows.iter().map(|row| Arc::clone(&row.features)).collect();
-    let encoder = Encoder::fit(&features, rows.schema(), &settings.encoder, settings.seed);
-    let work = Work::new(&sample, &features, &encoder, settings)?;
-    go_on(tell(Stage::FittingModels, 0.5))?;
+    let (encoder, matrix) = Encoder::fit(&features, rows.schema(), &settings.encoder, settings.seed);
+    let work = Work::new(&sample, &features, (&encoder, &matrix), settings)?;
+    go_on(tell(Stage::FittingModels, 0.4))?;
     let kept = features.len() - features.len() / HELD_OUT;
-    let first = work.fit(kept, Vec::new())?;
-    go_on(tell(Stage::Calibrating, 0.75))?;
-    let held_out = work.held_out(&first, kept);
-    let platt = calibrate::platt(&held_out);
-    let report = report::report(&sample, &first.quality, &platt, (kept, &work.scores(&first, kept)));
-    go_on(tell(Stage::FittingModels, 0.8))?;
-    let mut last = work.fit(features.len(), first.directions)?;
+    let (first, shapes) = work.shapes(kept, Solution::default());
+    let first = work.fitted(first, &shapes, work.tally(kept, &shapes))?;
+    go_on(tell(Stage::Calibrating, 0.55))?;
+    let scores = work.scores(&first, kept);
+    let platt = calibrate::platt(&work.held_out(&scores, kept));
+    let report = report::report(&sample, &first.quality, &platt, (kept, &scores));
+    go_on(tell(Stage::FittingModels, 0.6))?;
+    let (last, shapes) = work.shapes(features.len(), first.solution);
+    let tally = if sample.is_whole() {
+        work.tally(features.len(), &shapes)
+    } else {
+        let told = Told { tell, from: 0.75, to: 0.95, rows: sample.read };
+        tally::of_all(rows, &work.bare, &shapes, (&sample.models, told))?
+    };
+    let mut last = work.fitted(last, &shapes, tally)?;
+    go_on(tell(Stage::FittingModels, 0.95))?;
     last.quality.platt = platt;
-    let origin = Origin { rows: sample.read, labels: sample.labels(), seed: settings.seed };
+    let origin = Origin { rows: sample.read, labels: sample.labels_read(), seed: settings.seed };
     let Fitted { projection, quality, .. } = last;
     let (kind, topics) = (settings.kind, work.topics());
     let mut artifact = Artifact { kind, origin, projection, quality, topics, certainty: Vec::new() };
@@ -180,91 +193,111 @@ struct Work<'a> {
     sample: &'a Sample,
     features: &'a [Arc<Features>],
     encoder: &'a Encoder,
+    /// The weighted buckets of the rows.
+    matrix: &'a Sparse,
     settings: &'a TrainSettings,
     labels: Vec<Labels>,
-    kernel: Array2<f32>,
-    cluster: Array2<f32>,
+    /// The projection without directions, and the dense inputs without the constant that it makes.
+    bare: Projection,
+    dense: Array2<f32>,
 }
 
 /// What one fit made.
 struct Fitted {
     projection: Projection,
     quality: Quality,
-    directions: Vec<f32>,
+    solution: Solution,
 }
 
 impl<'a> Work<'a> {
     fn new(
         sample: &'a Sample,
         features: &'a [Arc<Features>],
-        encoder: &'a Encoder,
+        (encoder, matrix): (&'a Encoder, &'a Sparse),
         settings: &'a TrainSettings,
     ) -> Result<Self, ProjectionShape> {
         let bare = encoder.projection(&[])?;
         let inputs = bare.width() - 1;
-        let (mut kernel, mut cluster) =
-            (Vec::with_capacity(inputs * features.len()), Vec::with_capacity(inputs * features.len()));
-        for features in features {
-            let mut row = kernel_inputs(&bare.project(features));
-            kernel.extend_from_slice(&row);
-            to_cluster_inputs(&mut row);
-            cluster.extend_from_slice(&row);
-        }
-        let array = |cells: Vec<f32>| {
-            Array2::from_shape_vec((features.len(), inputs), cells).unwrap_or_else(|_| Array2::zeros((0, inputs)))
-        };
+        let rows = each(features, |features| bare.project(features));
+        let cells = rows.iter().flat_map(|row| row.iter().skip(1).copied()).collect();
+        let dense = Array2::from_shape_vec((features.len(), inputs), cells);
+        let dense = dense.unwrap_or_else(|_| Array2::zeros((0, inputs)));
         let labels = sample.rows.iter().map(|row| row.labels.clone()).collect();
-        Ok(Self { sample, features, encoder, settings, labels, kernel: array(kernel), cluster: array(cluster) })
+        Ok(Self { sample, features, encoder, matrix, settings, labels, bare, dense })
     }
 
-    /// The task types, on the dense inputs as the projection makes them.
+    /// The task types.
     fn topics(&self) -> Topics {
         let tasks: Vec<Option<TaskType>> = self.sample.rows.iter().map(|row| row.task.clone()).collect();
-        let mut dense = self.kernel.clone();
-        dense
-            .columns_mut()
-            .into_iter()
-            .take(SURFACE_DIMS)
-            .for_each(|mut s| s.mapv_inplace(|x| x / SURFACE_WEIGHT));
-        topics::topics(dense.view(), &tasks)
+        topics::topics(self.dense.view(), &tasks)
     }
 
-    /// Fits on the first `rows` rows; the regression begins from `begin`.
-    fn fit(&self, rows: usize, begin: Vec<f32>) -> Result<Fitted, ProjectionShape> {
+    /// The regression on the first `rows` rows, begun from `begin`, and the shapes of the other learners.
+    fn shapes(&self, rows: usize, begin: Solution) -> (Solution, Shapes) {
         let labels = self.labels.get(..rows).unwrap_or_default();
-        let means = means(labels, self.sample.models.len());
-        let row = |at: usize, row: &mut SparseRow| {
-            row.clear();
-            if let Some(features) = self.features.get(at) {
-                self.encoder.row(features, row);
+        let means = if rows == self.labels.len() { self.sample.means() } else { means(labels, self.lanes()) };
+        let squares = self.squares(labels);
+        let main = Main { vectors: self.encoder.vectors().view(), squares: &squares };
+        let problem = Problem { matrix: self.matrix, labels, means: &means };
+        let solution = problem.solve(&self.settings.ridge, main, begin);
+        let (dense, seed) = (self.dense.slice_axis(Axis(0), (..rows).into()), self.settings.seed);
+        let mut inputs = dense.to_owned();
+        inputs.columns_mut().into_iter().take(SURFACE_DIMS).for_each(|mut s| s *= SURFACE_WEIGHT);
+        let landmarks = kernels::landmarks(inputs.view(), seed);
+        let forest = trees::grow(dense, labels, &means, seed);
+        (solution, Shapes { means, landmarks, forest })
+    }
+
+    /// Σ (x·v)² along each direction of the encoder, by lane.
+    fn squares(&self, labels: &[Labels]) -> Array2<f64> {
+        let spreads = self.encoder.spreads();
+        let mut squares = Array2::zeros((self.lanes(), spreads.len()));
+        for (row, labels) in self.dense.rows().into_iter().zip(labels) {
+            let image = row.iter().skip(SURFACE_DIMS).zip(spreads).map(|(x, (mean, scale))| x / scale + mean);
+            let image: Vec<f64> = image.map(|x| f64::from(x * x)).collect();
+            for (lane, _) in labels {
+                squares.row_mut(*lane).iter_mut().zip(&image).for_each(|(sum, x)| *sum += x);
             }
+        }
+        squares
+    }
+
+    /// What the first `rows` rows fill the shapes with.
+    fn tally(&self, rows: usize, shapes: &Shapes) -> Tally {
+        let labels = self.labels.get(..rows).unwrap_or_default();
+        let part = |first: usize| {
+            let mut tally = Tally::new(shapes);
+            for (dense, labels) in self.dense.rows().into_iter().zip(labels).skip(first).step_by(PARTS) {
+                tally.add(shapes, &dense.to_vec(), labels);
+            }
+            tally
         };
-        let problem = Problem { width: PROJECTION_ROWS, row: &row, labels, means: &means };
-        let directions = problem.solve(&self.settings.ridge, begin);
-        let projection = self.encoder.projection(&directions)?;
-        let seed = self.settings.seed;
-        let (kernel, cluster) =
-            (self.kernel.slice_axis(Axis(0), (..rows).into()), self.cluster.slice_axis(Axis(0), (..rows).into()));
-        let quality = Quality {
-            models: self.sample.models.clone(),
-            landmarks: kernels::landmarks(kernel, labels, &means, seed),
-            clusters: kernels::clusters(cluster, labels, &means, seed),
-            platt: vec![Platt::IDENTITY; means.len()],
-            means,
-        };
-        Ok(Fitted { projection, quality, directions })
+        tally::merged(side_by_side(part), shapes)
+    }
+
+    /// The learners, filled.
+    fn fitted(&self, solution: Solution, shapes: &Shapes, tally: Tally) -> Result<Fitted, ProjectionShape> {
+        let projection = self.encoder.projection(&solution.weights(self.lanes()))?;
+        let (landmarks, forest) = tally.filled(shapes);
+        let means = shapes.means.clone();
+        let (models, platt) = (self.sample.models.clone(), vec![Platt::IDENTITY; means.len()]);
+        Ok(Fitted { projection, quality: Quality { models, means, landmarks, forest, platt }, solution })
+    }
+
+    fn lanes(&self) -> usize {
+        self.sample.models.len()
     }
 
     /// The scores of all models on each row from `kept` on.
     fn scores(&self, fitted: &Fitted, kept: usize) -> Vec<Vec<f32>> {
         let later = self.features.get(kept..).unwrap_or_default();
-        later.iter().map(|features| fitted.quality.scores(&fitted.projection.project(features))).collect()
+        each(later, |features| fitted.quality.scores(&fitted.projection.project(features)))
     }
 
     /// Held-out scores with their labels, by model.
-    fn held_out(&self, fitted: &Fitted, kept: usize) -> Vec<Vec<calibrate::Pair>> {
-        let mut pairs = vec![Vec::new(); self.sample.models.len()];
-        for (scores, labels) in self.scores(fitted, kept).iter().zip(self.labels.get(kept..).unwrap_or_default()) {
+    fn held_out(&self, scores: &[Vec<f32>], kept: usize) -> Vec<Vec<calibrate::Pair>> {
+        let mut pairs = vec![Vec::new(); self.lanes()];
+        for (scores, labels) in scores.iter().zip(self.labels.get(kept..).unwrap_or_default()) {
             for (lane, label) in labels {
                 if let (Some(score), Some(pairs)) = (scores.get(*lane), pairs.get_mut(*lane)) {
                     pairs.push((*score, *label));
@@ -275,19 +308,22 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Mean label of each lane, shrunk a little towards the mean of all.
+/// What each of these makes, made side by side, in their order.
+fn each<T: Sync, M: Send>(of: &[T], make: impl Fn(&T) -> M + Sync) -> Vec<M> {
+    let part = of.len().div_ceil(PARTS).max(1);
+    let made = side_by_side(|first| of.iter().skip(first * part).take(part).map(&make).collect::<Vec<_>>());
+    made.into_iter().flatten().collect()
+}
+
+/// Mean label of each lane.
 fn means(labels: &[Labels], lanes: usize) -> Vec<f32> {
-    let (mut sums, mut counts) = (vec![0.0_f64; lanes], vec![0.0_f64; lanes]);
+    let mut sums = vec![Sum::default(); lanes];
     for (lane, label) in labels.iter().flatten() {
-        if let (Some(sum), Some(count)) = (sums.get_mut(*lane), counts.get_mut(*lane)) {
-            *sum += f64::from(*label);
-            *count += 1.0;
+        if let Some(sum) = sums.get_mut(*lane) {
+            sum.add(*label);
         }
     }
-    let all = sums.iter().sum::<f64>() / counts.iter().sum::<f64>().max(1.0);
-    #[expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
-    let mean = |(sum, count): (&f64, &f64)| ((sum + all) / (count + 1.0)) as f32;
-    sums.iter().zip(&counts).map(mean).collect()
+    sample::means(&sums)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::quality::Quality;
 use crate::topic::Topics;
 
 const MAGIC: &[u8; 8] = b"pmpolicy";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// No artifact is larger; whoever receives one may stop reading there.
 pub const ARTIFACT_BYTES_MAX: usize = 256 << 20;
 
@@ -196,8 +196,9 @@ impl Artifact {
 pub(crate) mod tests {
     use super::*;
     use crate::features::SURFACE_DIMS;
+    use crate::forest::Forest;
     use crate::projection::{Numbers, PLAIN_DIMS, PROJECTION_ROWS, Spread, narrowed};
-    use crate::quality::{Clusters, Landmarks, Platt};
+    use crate::quality::{Landmarks, Platt};
 
     const DIMS: usize = 2;
 
@@ -218,7 +219,7 @@ pub(crate) mod tests {
                 models: vec!["a".into(), "b".into()],
                 means: vec![0.8, 0.3],
                 landmarks: Landmarks { points: vec![0.0; inputs], inverse_width: 1.0, weights: vec![0.0; 2] },
-                clusters: vec![Clusters { centroids: vec![0.0; inputs], means: vec![0.8, 0.3] }],
+                forest: Forest::default(),
                 platt: vec![Platt::IDENTITY; 2],
             },
             topics: Topics::default(),

@@ -21,6 +21,7 @@ pub mod breaker;
 pub mod model;
 pub mod features;
 pub mod projection;
+pub mod forest;
 pub mod quality;
 pub mod topic;
 pub mod forecast;

@@ -177,7 +177,8 @@ const SPREADS_MAX: f32 = 4.0;
 
 /// The f32 whose upper half this is.
 #[inline]
-fn widened(upper: u16) -> f32 {
+#[must_use]
+pub fn widened(upper: u16) -> f32 {
     f32::from_bits(u32::from(upper) << 16)
 }
 

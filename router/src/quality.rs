@@ -6,8 +6,7 @@
 //!
 //! - a ridge regression over all hashed buckets, read as supervised directions of the projection;
 //! - Gaussian kernels around landmarks (Nyström): Σ β_l exp(−‖a − c_l‖²/m), a = [s/√8, z];
-//! - soft clusters at several scales: responsibilities r ∝ exp(−15‖b − c‖²), b = [s/(2√8), z/‖z‖],
-//!   over the clusters' shrunken mean scores.
+//! - a forest of randomised trees over [s, z] ([`crate::forest`]).
 //!
 //! The mean is then calibrated per model, σ(slope·logit(mean) + intercept) (Platt 1999). A model that
 //! was not fitted has no quality here; whoever asks falls back on what it knows. Fitting is the
@@ -16,14 +15,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::features::SURFACE_DIMS;
+use crate::forest::Forest;
 use crate::ids::ModelName;
 
-/// How sharply responsibilities fall with the squared distance from a centroid.
-pub const SHARPNESS: f32 = 15.0;
 /// Weight of each standardised surface statistic among the inputs of the kernels.
 pub const SURFACE_WEIGHT: f32 = 0.353_553_4;
-/// The same among the inputs of the clusters, whose text part has length one.
-pub const SURFACE_WEIGHT_CLUSTERS: f32 = 0.5 * SURFACE_WEIGHT;
 
 /// Gaussian kernels around landmarks.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -34,15 +30,6 @@ pub struct Landmarks {
     pub inverse_width: f32,
     /// β: one row a landmark, one cell a model.
     pub weights: Vec<f32>,
-}
-
-/// Clusters of one scale.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Clusters {
-    /// The centroids, one row each.
-    pub centroids: Vec<f32>,
-    /// Their mean scores: one row a cluster, one cell a model.
-    pub means: Vec<f32>,
 }
 
 /// σ(slope·logit + intercept).
@@ -84,11 +71,14 @@ pub struct Quality {
     pub means: Vec<f32>,
     /// The kernels.
     pub landmarks: Landmarks,
-    /// The clusters, one entry a scale.
-    pub clusters: Vec<Clusters>,
+    /// The trees.
+    pub forest: Forest,
     /// The calibration.
     pub platt: Vec<Platt>,
 }
+
+/// How many learners there are; each tells what a model's mean score differs by.
+const LEARNERS: f32 = 3.0;
 
 impl Quality {
     /// Whether all lengths fit each other and inputs of this width, and every number is one.
@@ -102,12 +92,11 @@ impl Quality {
                 && (points.len() / inputs).checked_mul(models) == Some(cells.len())
         };
         let Landmarks { points, inverse_width, weights } = &self.landmarks;
-        let numbers = [points, weights, &self.means].into_iter();
-        let mut numbers = numbers.chain(self.clusters.iter().flat_map(|c| [&c.centroids, &c.means]));
+        let mut numbers = [points, weights, &self.means].into_iter();
         self.means.len() == models
             && self.platt.len() == models
             && rows(points, weights)
-            && self.clusters.iter().all(|c| rows(&c.centroids, &c.means))
+            && self.forest.is_sound(inputs, models)
             && self.platt.iter().all(|p| p.slope.is_finite() && p.intercept.is_finite())
             && inverse_width.is_finite()
             && numbers.all(|part| part.iter().all(|x| x.is_finite()))
@@ -118,20 +107,11 @@ impl Quality {
     pub fn scores(&self, projected: &[f32]) -> Vec<f32> {
         let models = self.models.len();
         let (dense, directions) = projected.split_at(projected.len().saturating_sub(models));
-        let mut scores: Vec<f32> = self.means.iter().zip(directions).map(|(mean, f)| mean + f).collect();
-        let mut inputs = kernel_inputs(dense);
-        let mut kernels = self.means.clone();
-        self.landmarks.add(&inputs, &mut kernels);
-        to_cluster_inputs(&mut inputs);
-        let share = 1.0 / self.clusters.len().max(1) as f32;
-        let mut clusters = vec![0.0; models];
-        for scale in &self.clusters {
-            scale.add(&inputs, share, &mut clusters);
-        }
-        let learners = if self.clusters.is_empty() { 2.0 } else { 3.0 };
-        for ((score, kernel), cluster) in scores.iter_mut().zip(kernels).zip(clusters) {
-            *score = (*score + kernel + cluster) / learners;
-        }
+        let mut scores: Vec<f32> =
+            self.means.iter().zip(directions).map(|(mean, f)| LEARNERS * mean + f).collect();
+        self.landmarks.add(&kernel_inputs(dense), &mut scores);
+        self.forest.add(dense.get(1..).unwrap_or_default(), &mut scores);
+        scores.iter_mut().for_each(|score| *score /= LEARNERS);
         scores
     }
 
@@ -150,16 +130,6 @@ pub fn kernel_inputs(dense: &[f32]) -> Vec<f32> {
     inputs
 }
 
-/// Makes [s/(2√8), z/‖z‖] of [s/√8, z].
-pub fn to_cluster_inputs(inputs: &mut [f32]) {
-    let (surface, text) = inputs.split_at_mut(SURFACE_DIMS.min(inputs.len()));
-    surface.iter_mut().for_each(|s| *s *= SURFACE_WEIGHT_CLUSTERS / SURFACE_WEIGHT);
-    let length = text.iter().map(|z| z * z).sum::<f32>().sqrt();
-    if length > 0.0 {
-        text.iter_mut().for_each(|z| *z /= length);
-    }
-}
-
 impl Landmarks {
     /// The kernel of each landmark at these inputs.
     #[must_use]
@@ -174,29 +144,6 @@ impl Landmarks {
                 *sum += kernel * weight;
             }
         }
-    }
-}
-
-impl Clusters {
-    fn add(&self, inputs: &[f32], share: f32, sums: &mut [f32]) {
-        let (responsibilities, models) = (self.responsibilities(inputs), sums.len());
-        for (r, means) in responsibilities.iter().zip(self.means.chunks_exact(models.max(1))) {
-            for (sum, mean) in sums.iter_mut().zip(means) {
-                *sum += share * r * mean;
-            }
-        }
-    }
-
-    /// How much of the request belongs to each cluster; they sum to one.
-    #[must_use]
-    pub fn responsibilities(&self, inputs: &[f32]) -> Vec<f32> {
-        let distance = |centroid: &[f32]| squared_distance(centroid, inputs);
-        let mut shares: Vec<f32> = self.centroids.chunks_exact(inputs.len().max(1)).map(distance).collect();
-        let nearest = shares.iter().copied().fold(f32::INFINITY, f32::min);
-        shares.iter_mut().for_each(|d| *d = libm::expf(SHARPNESS * (nearest - *d)));
-        let total: f32 = shares.iter().sum();
-        shares.iter_mut().for_each(|r| *r /= total);
-        shares
     }
 }
 
@@ -217,6 +164,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forest::{LEAF, Node};
     use crate::projection::PLAIN_DIMS;
 
     const WIDTH: usize = PLAIN_DIMS + 3;
@@ -231,10 +179,15 @@ mod tests {
             models: vec!["a".into(), "b".into()],
             means: vec![0.4, 0.7],
             landmarks: Landmarks { points: fill(5 * 11, 0), inverse_width: 0.3, weights: fill(10, 7) },
-            clusters: vec![
-                Clusters { centroids: fill(22, 3), means: fill(4, 11) },
-                Clusters { centroids: fill(33, 5), means: fill(6, 13) },
-            ],
+            forest: Forest {
+                roots: vec![0],
+                nodes: vec![
+                    Node { input: 9, other: 2, threshold: 0.1 },
+                    Node { input: LEAF, other: 0, threshold: 0.0 },
+                    Node { input: LEAF, other: 1, threshold: 0.0 },
+                ],
+                leaves: fill(4, 11),
+            },
             platt: vec![Platt::IDENTITY, Platt { slope: 0.5, intercept: 0.1 }],
         }
     }
@@ -247,20 +200,13 @@ mod tests {
             .enumerate()
             .map(|(i, x)| if i < 8 { f(*x) / 8_f64.sqrt() } else { f(*x) })
             .collect();
-        let length = a[8..].iter().map(|z| z * z).sum::<f64>().sqrt();
-        let b: Vec<f64> = a.iter().enumerate().map(|(i, x)| if i < 8 { x / 2.0 } else { x / length }).collect();
         let apart = |p: &[f32], x: &[f64]| p.iter().zip(x).map(|(p, x)| (f(*p) - x).powi(2)).sum::<f64>();
         let mean = f(q.means[model]);
         let kernels = q.landmarks.points.chunks(11).zip(q.landmarks.weights.chunks(2));
         let kernel: f64 =
             kernels.map(|(p, w)| (-apart(p, &a) * f(q.landmarks.inverse_width)).exp() * f(w[model])).sum();
-        let clusters = q.clusters.iter().map(|c| {
-            let r: Vec<f64> = c.centroids.chunks(11).map(|p| (-15.0 * apart(p, &b)).exp()).collect();
-            let weighted: f64 = r.iter().zip(c.means.chunks(2)).map(|(r, m)| r * f(m[model])).sum();
-            weighted / r.iter().sum::<f64>()
-        });
-        let clusters = clusters.sum::<f64>() / 2.0;
-        (mean + f(projected[WIDTH + model]) + mean + kernel + clusters) / 3.0
+        let leaf = usize::from(projected[10] > 0.1);
+        mean + (f(projected[WIDTH + model]) + kernel + f(q.forest.leaves[2 * leaf + model])) / 3.0
     }
 
     #[test]
@@ -290,15 +236,9 @@ mod tests {
         check(|q| q.platt.truncate(1));
         check(|q| q.landmarks.points.truncate(12));
         check(|q| q.landmarks.weights.truncate(8));
-        check(|q| q.clusters[1].means.push(0.0));
-        check(|q| q.clusters[0].centroids[0] = f32::NAN);
+        check(|q| q.forest.leaves[1] = f32::NAN);
+        check(|q| q.forest.nodes[0].input = 11);
         check(|q| q.platt[0].slope = f32::INFINITY);
         assert!(!quality().is_sound(WIDTH + 1) && !quality().is_sound(0));
-    }
-
-    #[test]
-    fn far_from_every_centroid_the_nearest_takes_all() {
-        let clusters = Clusters { centroids: vec![0.0, 50.0], means: vec![] };
-        assert_eq!(clusters.responsibilities(&[90.0]), [0.0, 1.0]);
     }
 }

@@ -15,7 +15,8 @@ use pointsman_router::projection::{
     Numbers, PROJECTED_DIMS_MAX, PROJECTION_ROWS, Projection, ProjectionShape, Spread, narrowed, weigh,
 };
 
-use super::svd::{self, SparseRow};
+use super::sparse::{Sparse, SparseRow};
+use super::svd::{self, RightVectors};
 
 /// How the encoder is fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,11 +27,13 @@ pub struct EncoderSettings {
     pub requests_min: u32,
     /// Passes over the sample.
     pub passes: usize,
+    /// Requests that the vectors are found in, at most.
+    pub rows_max: usize,
 }
 
 impl Default for EncoderSettings {
     fn default() -> Self {
-        Self { dims: 64, requests_min: 2, passes: 4 }
+        Self { dims: 64, requests_min: 2, passes: 4, rows_max: 15_000 }
     }
 }
 
@@ -46,21 +49,35 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Fits to a sample of requests.
+    /// Fits to a sample of requests; beside it the matrix of their weighted buckets.
     #[must_use]
-    pub fn fit(sample: &[Arc<Features>], schema: SchemaHash, settings: &EncoderSettings, seed: u64) -> Self {
+    pub fn fit(
+        sample: &[Arc<Features>],
+        schema: SchemaHash,
+        settings: &EncoderSettings,
+        seed: u64,
+    ) -> (Self, Sparse) {
         let idf = idf(sample, settings.requests_min);
         let row = |at: usize, row: &mut SparseRow| weighted(&sample[at], &idf, row);
+        let matrix = Sparse::new((sample.len(), PROJECTION_ROWS), &row);
+        // Every so many requests, where there are more than the vectors need.
+        let step = sample.len().div_ceil(settings.rows_max.max(1)).max(1);
         let dims = settings.dims.min(PROJECTED_DIMS_MAX);
-        let size = (sample.len(), PROJECTION_ROWS);
-        let vectors = svd::right_vectors(size, &row, dims, (settings.passes, seed)).vectors;
-        let spreads = spreads(sample.len(), &row, &vectors);
-        Self { schema, surface: surface(sample), idf, vectors, spreads }
+        let found = svd::right_vectors(&matrix, step, dims, (settings.passes, seed));
+        let spreads = spreads(sample.len().div_ceil(step), &found);
+        (Self { schema, surface: surface(sample), idf, vectors: found.vectors, spreads }, matrix)
     }
 
-    /// The row of a request over all buckets, as the projection weighs it.
-    pub fn row(&self, features: &Features, row: &mut SparseRow) {
-        weighted(features, &self.idf, row);
+    /// The vectors of the dimensions, one column each, before they are scaled.
+    #[must_use]
+    pub fn vectors(&self) -> &Array2<f32> {
+        &self.vectors
+    }
+
+    /// The mean of each dimension before it is scaled, and what it is scaled with.
+    #[must_use]
+    pub fn spreads(&self) -> &[(f32, f32)] {
+        &self.spreads
     }
 
     /// The projection to the fitted dimensions and these directions: one row a bucket, one cell each.
@@ -88,26 +105,10 @@ fn weighted(features: &Features, idf: &[f32], row: &mut SparseRow) {
 
 /// Each dimension is centred and brought to the square root of its spread, which leaves the order of
 /// weight of the dimensions and makes it less steep; all together then have a mean square length of one.
-fn spreads(height: usize, row: &impl Fn(usize, &mut SparseRow), vectors: &Array2<f32>) -> Vec<(f32, f32)> {
-    let dims = vectors.ncols();
-    let (mut sums, mut squares) = (vec![0.0_f64; dims], vec![0.0_f64; dims]);
-    let mut entries = SparseRow::new();
-    for at in 0..height {
-        row(at, &mut entries);
-        let mut image = vec![0.0_f32; dims];
-        for (column, value) in &entries {
-            for (sum, cell) in image.iter_mut().zip(vectors.row(*column as usize)) {
-                *sum += value * cell;
-            }
-        }
-        for ((sum, square), x) in sums.iter_mut().zip(&mut squares).zip(image) {
-            *sum += f64::from(x);
-            *square += f64::from(x) * f64::from(x);
-        }
-    }
+fn spreads(height: usize, found: &RightVectors) -> Vec<(f32, f32)> {
     let n = height.max(1) as f64;
     let moments =
-        || sums.iter().zip(&squares).map(|(s, q)| (s / n, (q / n - (s / n) * (s / n)).max(1e-12).sqrt()));
+        || found.means.iter().zip(&found.singular).map(|(m, s)| (*m, (s * s / n - m * m).max(1e-12).sqrt()));
     // After scaling with sd^-½ the variance of a dimension is its sd.
     let length = moments().map(|(_, sd)| sd).sum::<f64>().sqrt().max(1e-6);
     moments().map(|(mean, sd)| (narrow(mean), narrow(1.0 / (sd.sqrt() * length)))).collect()

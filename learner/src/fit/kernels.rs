@@ -1,83 +1,124 @@
-//! Fits the landmarks and the clusters of `router::quality` on the dense inputs of a sample.
+//! Fits the landmarks of `router::quality` on the dense inputs of a sample.
 //!
 //! Landmarks are rows of the sample, drawn by the seed; their weights solve
 //! (KᵀK + α·W + ε)β = Kᵀ(y − ȳ) per model over the rows that saw it, W being the kernel among the
-//! landmarks (Williams & Seeger 2001). Clusters are linfa's k-means; the mean score of a model in one
-//! is shrunk towards its mean over all rows by the weight of [`PRIOR_ROWS`] rows.
+//! landmarks (Williams & Seeger 2001). Rows are added up one by one, so there may be any number of
+//! them, and those that tell of every model are added up once for all.
 
 #![expect(clippy::indexing_slicing, reason = "square matrices and rows whose sizes are fixed here")]
 
-use linfa::DatasetBase;
-use linfa::traits::Fit as _;
-use linfa_clustering::{KMeans, KMeansInit};
 use ndarray::{Array2, ArrayView2};
 use pointsman_router::clock::Draw;
-use pointsman_router::quality::{Clusters, Landmarks};
-use rand_xoshiro::Xoshiro256Plus;
-use rand_xoshiro::rand_core::SeedableRng as _;
+use pointsman_router::quality::Landmarks;
 
 use super::dense::solve_symmetric;
 use super::ridge::Labels;
 
 /// How many landmarks.
 pub const LANDMARKS: usize = 128;
-/// The scales of the clusters.
-pub const SCALES: [usize; 3] = [16, 32, 64];
-/// Rows that a cluster's mean score is shrunk by.
-pub const PRIOR_ROWS: f64 = 20.0;
-/// Rows that centroids are looked for in.
-const CLUSTERED_MAX: usize = 20_000;
-const KMEANS_PASSES: u64 = 20;
 /// α of the landmarks' weights.
 const LANDMARK_RIDGE: f64 = 10.0;
 /// Pairs among which the median distance is found: this many squared.
 const WIDTH_ROWS: usize = 300;
 
-/// Landmarks and their weights. `inputs` has one row a sampled request.
+/// Landmarks without weights. `inputs` has one row a sampled request.
 #[must_use]
-pub fn landmarks(inputs: ArrayView2<'_, f32>, labels: &[Labels], means: &[f32], seed: u64) -> Landmarks {
+pub fn landmarks(inputs: ArrayView2<'_, f32>, seed: u64) -> Landmarks {
     let chosen = draw_rows(inputs.nrows(), LANDMARKS, seed);
     let points: Vec<f32> = chosen.iter().flat_map(|at| inputs.row(*at).to_vec()).collect();
-    let inverse_width = inverse_width(inputs, seed);
-    let bare = Landmarks { points, inverse_width, weights: Vec::new() };
-    let count = chosen.len();
-    let mut weights = vec![0.0_f32; count * means.len()];
-    let between = Array2::from_shape_fn((count, count), |(i, j)| {
-        f64::from(bare.kernels(&inputs.row(chosen[i]).to_vec())[j])
-    });
-    let kernels: Vec<Vec<f32>> = inputs.rows().into_iter().map(|row| bare.kernels(&row.to_vec())).collect();
-    for (lane, mean) in means.iter().enumerate() {
-        let mut gram = &between * LANDMARK_RIDGE;
-        let mut right = Array2::zeros((count, 1));
-        for (kernel, labels) in kernels.iter().zip(labels) {
-            for (_, label) in labels.iter().filter(|(l, _)| *l == lane) {
-                accumulate(&mut gram, &mut right, kernel, f64::from(label - mean));
-            }
-        }
-        for i in 0..count {
-            for j in 0..i {
-                gram[[j, i]] = gram[[i, j]];
-            }
-        }
-        let jitter = 1e-6 * gram.diag().sum() / count.max(1) as f64 + 1e-9;
-        gram.diag_mut().iter_mut().for_each(|d| *d += jitter);
-        if let Some(solved) = solve_symmetric(gram, right) {
-            for (i, weight) in solved.iter().enumerate() {
-                weights[i * means.len() + lane] = narrow(*weight);
-            }
-        }
-    }
-    Landmarks { weights, ..bare }
+    Landmarks { points, inverse_width: inverse_width(inputs, seed), weights: Vec::new() }
 }
 
-/// Adds one row to the lower triangle and the right side.
-fn accumulate(gram: &mut Array2<f64>, right: &mut Array2<f64>, kernel: &[f32], error: f64) {
-    for (i, x) in kernel.iter().enumerate() {
-        let x = f64::from(*x);
-        right[[i, 0]] += x * error;
-        for (cell, y) in gram.row_mut(i).iter_mut().zip(&kernel[..=i]) {
-            *cell += x * f64::from(*y);
+/// The normal equations of the landmarks' weights, row by row.
+#[derive(Debug, Clone)]
+pub struct Normal {
+    count: usize,
+    /// Lower triangle of KᵀK over the rows on which every lane was judged.
+    shared: Vec<f64>,
+    /// The same over a lane's other rows; empty where it has none.
+    own: Vec<Vec<f64>>,
+    /// Kᵀ(y − ȳ), one row a lane.
+    right: Vec<f64>,
+    kernel: Vec<f64>,
+}
+
+impl Normal {
+    /// No rows yet.
+    #[must_use]
+    pub fn new(landmarks: &Landmarks, inputs: usize, lanes: usize) -> Self {
+        let count = landmarks.points.len() / inputs.max(1);
+        let (shared, right) = (vec![0.0; count * count], vec![0.0; count * lanes]);
+        Self { count, shared, own: vec![Vec::new(); lanes], right, kernel: vec![0.0; count] }
+    }
+
+    /// Takes in the kernels of a row and what it says.
+    pub fn add(&mut self, kernels: &[f32], (labels, means): (&Labels, &[f32])) {
+        self.kernel.iter_mut().zip(kernels).for_each(|(to, x)| *to = f64::from(*x));
+        for (lane, label) in labels {
+            let error = f64::from(label - means[*lane]);
+            let right = &mut self.right[lane * self.count..(lane + 1) * self.count];
+            right.iter_mut().zip(&self.kernel).for_each(|(sum, x)| *sum += x * error);
         }
+        if labels.len() == means.len() {
+            add_square(&mut self.shared, &self.kernel);
+            return;
+        }
+        for (lane, _) in labels {
+            self.own[*lane].resize(self.count * self.count, 0.0);
+            add_square(&mut self.own[*lane], &self.kernel);
+        }
+    }
+
+    /// Takes in the rows of another.
+    pub fn merge(&mut self, other: &Self) {
+        let sum = |to: &mut Vec<f64>, from: &[f64]| {
+            to.resize(to.len().max(from.len()), 0.0);
+            to.iter_mut().zip(from).for_each(|(to, x)| *to += x);
+        };
+        sum(&mut self.shared, &other.shared);
+        sum(&mut self.right, &other.right);
+        self.own.iter_mut().zip(&other.own).for_each(|(to, from)| sum(to, from));
+    }
+
+    /// The weights: one row a landmark, one cell a lane.
+    #[must_use]
+    pub fn weights(&self, landmarks: &Landmarks) -> Vec<f32> {
+        let (count, lanes) = (self.count, self.own.len());
+        let mut weights = vec![0.0_f32; count * lanes];
+        let inputs = landmarks.points.len() / count.max(1);
+        let points: Vec<&[f32]> = landmarks.points.chunks_exact(inputs.max(1)).collect();
+        let between: Vec<Vec<f32>> = points.iter().map(|point| landmarks.kernels(point)).collect();
+        let mut solve = |own: &[f64], of: &[usize]| {
+            let square = |i: usize, j: usize| {
+                let at = i.max(j) * count + i.min(j);
+                self.shared[at] + own.get(at).copied().unwrap_or(0.0) + LANDMARK_RIDGE * f64::from(between[i][j])
+            };
+            let mut gram = Array2::from_shape_fn((count, count), |(i, j)| square(i, j));
+            let jitter = 1e-6 * gram.diag().sum() / count.max(1) as f64 + 1e-9;
+            gram.diag_mut().iter_mut().for_each(|d| *d += jitter);
+            let right = Array2::from_shape_fn((count, of.len()), |(i, at)| self.right[of[at] * count + i]);
+            let Some(solved) = solve_symmetric(gram, right) else { return };
+            for ((i, at), weight) in solved.indexed_iter() {
+                weights[i * lanes + of[at]] = narrow(*weight);
+            }
+        };
+        // Lanes that were judged on the same rows have one matrix.
+        let (alike, apart): (Vec<usize>, Vec<usize>) = (0..lanes).partition(|lane| self.own[*lane].is_empty());
+        if !alike.is_empty() {
+            solve(&[], &alike);
+        }
+        for lane in apart {
+            solve(&self.own[lane], &[lane]);
+        }
+        weights
+    }
+}
+
+/// Adds x·xᵀ to a lower triangle.
+fn add_square(triangle: &mut [f64], x: &[f64]) {
+    for (i, a) in x.iter().enumerate() {
+        let row = &mut triangle[i * x.len()..i * x.len() + i + 1];
+        row.iter_mut().zip(x).for_each(|(cell, b)| *cell += a * b);
     }
 }
 
@@ -93,47 +134,6 @@ fn inverse_width(inputs: ArrayView2<'_, f32>, seed: u64) -> f32 {
     squares.sort_by(f32::total_cmp);
     let median = squares.get(squares.len() / 2).copied().unwrap_or(1.0);
     if median > 0.0 { median.recip() } else { 1.0 }
-}
-
-/// Clusters at every scale and the shrunken mean scores in them.
-#[must_use]
-pub fn clusters(inputs: ArrayView2<'_, f32>, labels: &[Labels], means: &[f32], seed: u64) -> Vec<Clusters> {
-    let among = draw_rows(inputs.nrows(), CLUSTERED_MAX, seed ^ 0x3C);
-    let sample = Array2::from_shape_fn((among.len(), inputs.ncols()), |(i, j)| f64::from(inputs[[among[i], j]]));
-    let scales = SCALES.iter().filter(|k| **k <= sample.nrows());
-    scales.filter_map(|k| one_scale(*k, &sample, inputs, labels, (means, seed))).collect()
-}
-
-fn one_scale(
-    k: usize,
-    sample: &Array2<f64>,
-    inputs: ArrayView2<'_, f32>,
-    labels: &[Labels],
-    (means, seed): (&[f32], u64),
-) -> Option<Clusters> {
-    let chance = Xoshiro256Plus::seed_from_u64(seed ^ k as u64);
-    let fitted = KMeans::params_with_rng(k, chance)
-        .n_runs(1)
-        .init_method(KMeansInit::Random)
-        .max_n_iterations(KMEANS_PASSES)
-        .tolerance(1e-3)
-        .fit(&DatasetBase::from(sample.clone()));
-    let centroids: Vec<f32> = fitted.ok()?.centroids().iter().map(|x| narrow(*x)).collect();
-    let bare = Clusters { centroids, means: Vec::new() };
-    let mut sums = vec![(0.0_f64, 0.0_f64); k * means.len()];
-    for (row, labels) in inputs.rows().into_iter().zip(labels) {
-        let shares = bare.responsibilities(&row.to_vec());
-        for (r, sums) in shares.iter().zip(sums.chunks_exact_mut(means.len())) {
-            for (lane, label) in labels {
-                sums[*lane].0 += f64::from(*r) * f64::from(*label);
-                sums[*lane].1 += f64::from(*r);
-            }
-        }
-    }
-    let shrunk = |(at, (score, weight)): (usize, &(f64, f64))| {
-        narrow((score + PRIOR_ROWS * f64::from(means[at % means.len()])) / (weight + PRIOR_ROWS))
-    };
-    Some(Clusters { means: sums.iter().enumerate().map(shrunk).collect(), ..bare })
 }
 
 /// Up to `wanted` different rows, ascending.
@@ -179,11 +179,25 @@ mod tests {
         (inputs, labels)
     }
 
-    #[test]
-    fn both_tell_the_groups_apart() {
+    fn fitted(parts: usize) -> Landmarks {
         let (inputs, labels) = world();
-        let means = [0.5, 0.5];
-        let kernels = landmarks(inputs.view(), &labels, &means, 1);
+        let mut kernels = landmarks(inputs.view(), 1);
+        let mut sums = vec![Normal::new(&kernels, 10, 2); parts];
+        for (i, labels) in labels.iter().enumerate() {
+            // Some rows tell of one model only.
+            let seen = labels[..if i % 5 == 0 { 1 } else { 2 }].to_vec();
+            sums[i % parts].add(&kernels.kernels(&inputs.row(i).to_vec()), (&seen, &[0.5, 0.5]));
+        }
+        let (all, more) = sums.split_first_mut().unwrap();
+        more.iter().for_each(|part| all.merge(part));
+        kernels.weights = all.weights(&kernels);
+        kernels
+    }
+
+    #[test]
+    fn they_tell_the_groups_apart() {
+        let (inputs, _) = world();
+        let kernels = fitted(1);
         assert_eq!(kernels.points.len(), LANDMARKS * 10);
         for at in [0, 1] {
             let row = inputs.row(at).to_vec();
@@ -193,24 +207,14 @@ mod tests {
             };
             assert!(score(at) > 0.8 && score(1 - at) < 0.2, "{} {}", score(0), score(1));
         }
-        let scales = clusters(inputs.view(), &labels, &means, 1);
-        assert_eq!(scales.len(), 3);
-        for scale in &scales {
-            for at in [0, 1] {
-                let shares = scale.responsibilities(&inputs.row(at).to_vec());
-                let score: f32 = shares.iter().zip(scale.means.chunks(2)).map(|(r, m)| r * m[at]).sum();
-                // Shrunk by twenty rows of .5, the more the more clusters share the rows.
-                assert!(score > 0.55, "{score}");
-            }
-        }
     }
 
     #[test]
-    fn equal_seeds_give_equal_bits() {
-        let (inputs, labels) = world();
-        let means = [0.5, 0.5];
-        assert_eq!(landmarks(inputs.view(), &labels, &means, 5), landmarks(inputs.view(), &labels, &means, 5));
-        assert_eq!(clusters(inputs.view(), &labels, &means, 5), clusters(inputs.view(), &labels, &means, 5));
+    fn parts_add_up_to_the_whole() {
+        let (whole, parts) = (fitted(1), fitted(3));
+        assert_eq!((whole.weights.len(), &whole.points), (2 * LANDMARKS, &parts.points));
+        let apart = whole.weights.iter().zip(&parts.weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-2, "{apart}");
     }
 
     #[test]

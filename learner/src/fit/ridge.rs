@@ -6,11 +6,15 @@
 //! passes, so a model's solution does not depend on which others there are (but for when the passes
 //! end, which is a matter of the tolerance).
 //!
-//! Rows are dealt to a fixed number of parts that run side by side and are added up in their order.
+//! Text has a few dozen directions along which the rows vary much, and those alone make conjugate
+//! gradients slow. They are known from the encoder: along them each system is solved at once, with
+//! the squares of the rows' images there, and what is left converges in three or four passes.
 
 #![expect(clippy::indexing_slicing, reason = "columns times lanes of blocks made here")]
 
-use super::svd::{PARTS, SparseRow, side_by_side};
+use ndarray::{Array2, ArrayView2};
+
+use super::sparse::{LANES, Sparse};
 
 /// What one row says: lane and score of each model that it saw.
 pub type Labels = Vec<(usize, f32)>;
@@ -28,42 +32,62 @@ pub struct RidgeSettings {
 
 impl Default for RidgeSettings {
     fn default() -> Self {
-        Self { alpha: 6.0, passes_max: 16, tolerance: 0.02 }
+        Self { alpha: 6.0, passes_max: 8, tolerance: 0.02 }
     }
 }
 
 /// The rows and what they say.
 #[derive(Debug)]
-pub struct Problem<'a, R> {
-    /// Columns of the rows.
-    pub width: usize,
-    /// Makes the row at a place.
-    pub row: &'a R,
+pub struct Problem<'a> {
+    /// The rows; of more than have labels the first.
+    pub matrix: &'a Sparse,
     /// What each row says of which model.
     pub labels: &'a [Labels],
     /// ȳ of each lane.
     pub means: &'a [f32],
 }
 
-impl<R: Fn(usize, &mut SparseRow) + Sync> Problem<'_, R> {
-    /// The solutions as one block, `lanes` cells for each column; begun from `begin` where it has the
-    /// size of a solution.
+/// Orthonormal directions along which the rows vary much, and how much.
+#[derive(Debug, Clone, Copy)]
+pub struct Main<'a> {
+    /// One column a direction.
+    pub vectors: ArrayView2<'a, f32>,
+    /// Σ (x·v)² over the rows that a lane saw: one row a lane, one cell a direction.
+    pub squares: &'a Array2<f64>,
+}
+
+/// Solutions as one block: for each column one cell a lane, and more of zero up to a multiple of what is
+/// added at once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Solution {
+    block: Vec<f32>,
+    cells: usize,
+}
+
+impl Solution {
+    /// The solutions of the first `lanes` lanes, one row a column.
     #[must_use]
-    pub fn solve(&self, settings: &RidgeSettings, begin: Vec<f32>) -> Vec<f32> {
-        let lanes = self.means.len();
-        let size = self.width * lanes;
-        let mut solution = if begin.len() == size { begin } else { vec![0.0; size] };
-        // r = Xᵀ(y − ȳ) − (XᵀX + α)w
-        let mut residual = self.pass(|label, image| label - image, &solution);
-        residual.iter_mut().zip(&solution).for_each(|(r, w)| *r -= settings.alpha * w);
-        let from_zero = self.pass(|label, _| label, &[]);
-        let wanted: Vec<f64> = dots(&from_zero, &from_zero, lanes)
-            .iter()
-            .map(|b| b * settings.tolerance * settings.tolerance)
-            .collect();
-        drop(from_zero);
-        let mut direction = residual.clone();
+    pub fn weights(&self, lanes: usize) -> Vec<f32> {
+        self.block.chunks_exact(self.cells.max(1)).flat_map(|row| row.iter().copied().take(lanes)).collect()
+    }
+}
+
+impl Problem<'_> {
+    /// The solutions, begun from `begin` where it has the size of one.
+    #[must_use]
+    pub fn solve(&self, settings: &RidgeSettings, main: Main<'_>, begin: Solution) -> Solution {
+        let lanes = self.means.len().next_multiple_of(LANES);
+        let begun = begin.block.len() == self.matrix.width() * lanes;
+        let mut solution = if begun { begin.block } else { vec![0.0; self.matrix.width() * lanes] };
+        let mut residual =
+            if begun { self.residual(settings, &solution) } else { self.pass(|label, _| label, &[]) };
+        let start = leap(main, settings.alpha, &residual, lanes);
+        solution.iter_mut().zip(&start).for_each(|(w, more)| *w += more);
+        residual = self.residual(settings, &solution);
         let mut squares = dots(&residual, &residual, lanes);
+        // Of the leap and what is left after it, the former is most: it stands for the right side.
+        let wanted: Vec<f64> = squares.iter().map(|r| r * settings.tolerance * settings.tolerance).collect();
+        let mut direction = residual.clone();
         for _ in 0..settings.passes_max {
             if squares.iter().zip(&wanted).all(|(r, wanted)| r <= wanted) {
                 break;
@@ -83,82 +107,55 @@ impl<R: Fn(usize, &mut SparseRow) + Sync> Problem<'_, R> {
                 }
             }
         }
-        solution
+        Solution { block: solution, cells: lanes }
+    }
+
+    /// Xᵀ(y − ȳ) − (XᵀX + α)w.
+    fn residual(&self, settings: &RidgeSettings, solution: &[f32]) -> Vec<f32> {
+        let mut residual = self.pass(|label, image| label - image, solution);
+        residual.iter_mut().zip(solution).for_each(|(r, w)| *r -= settings.alpha * w);
+        residual
     }
 
     /// Σ xᵀ·of(y − ȳ, x·block) over the rows and the lanes that they saw. Without a block its images
     /// are zero.
-    fn pass(&self, of: impl Fn(f32, f32) -> f32 + Sync, block: &[f32]) -> Vec<f32> {
-        let parts = side_by_side(|first| self.part(first, &of, block));
-        let mut parts = parts.into_iter();
-        let mut sum = parts.next().unwrap_or_default();
-        for part in parts {
-            sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-        }
-        sum
-    }
-
-    fn part(&self, first: usize, of: &impl Fn(f32, f32) -> f32, block: &[f32]) -> Vec<f32> {
-        let lanes = self.means.len();
-        let mut sum = vec![0.0; self.width * lanes];
-        let (mut row, mut image, mut back) = (SparseRow::new(), vec![0.0_f32; lanes], vec![0.0_f32; lanes]);
-        for at in (first..self.labels.len()).step_by(PARTS) {
-            let labels = &self.labels[at];
-            if labels.is_empty() {
-                continue;
-            }
-            (self.row)(at, &mut row);
-            image.fill(0.0);
-            if !block.is_empty() {
-                map(&row, block, labels, &mut image);
-            }
-            back.fill(0.0);
+    fn pass(&self, of: impl Fn(f32, f32) -> f32, block: &[f32]) -> Vec<f32> {
+        let lanes = self.means.len().next_multiple_of(LANES);
+        let rows = (self.labels.len(), 1);
+        let images = if block.is_empty() { Vec::new() } else { self.matrix.times(block, lanes, rows) };
+        let mut backs = vec![0.0_f32; self.labels.len() * lanes];
+        for (row, labels) in self.labels.iter().enumerate() {
             for (lane, label) in labels {
-                back[*lane] = of(label - self.means[*lane], image[*lane]);
-            }
-            spread(&row, &back, labels, &mut sum);
-        }
-        sum
-    }
-}
-
-/// Few lanes of a row are read one by one, many all at once.
-fn is_sparse(labels: &Labels, lanes: usize) -> bool {
-    labels.len() * 4 < lanes
-}
-
-fn map(row: &SparseRow, block: &[f32], labels: &Labels, image: &mut [f32]) {
-    let lanes = image.len();
-    if is_sparse(labels, lanes) {
-        for (lane, _) in labels {
-            image[*lane] = row.iter().map(|(column, x)| x * block[*column as usize * lanes + lane]).sum();
-        }
-        return;
-    }
-    for (column, x) in row {
-        let from = *column as usize * lanes;
-        for (sum, cell) in image.iter_mut().zip(&block[from..from + lanes]) {
-            *sum += x * cell;
-        }
-    }
-}
-
-fn spread(row: &SparseRow, back: &[f32], labels: &Labels, sum: &mut [f32]) {
-    let lanes = back.len();
-    if is_sparse(labels, lanes) {
-        for (lane, _) in labels {
-            for (column, x) in row {
-                sum[*column as usize * lanes + lane] += x * back[*lane];
+                let at = row * lanes + lane;
+                backs[at] = of(label - self.means[*lane], images.get(at).copied().unwrap_or(0.0));
             }
         }
-        return;
+        self.matrix.transposed_times(&backs, lanes, rows)
     }
-    for (column, x) in row {
-        let from = *column as usize * lanes;
-        for (cell, b) in sum[from..from + lanes].iter_mut().zip(back) {
-            *cell += x * b;
+}
+
+/// V·(squares + α)⁻¹·Vᵀr: the solution along the main directions.
+fn leap(main: Main<'_>, alpha: f32, residual: &[f32], lanes: usize) -> Vec<f32> {
+    let kept = main.vectors.ncols();
+    let columns = || main.vectors.rows().into_iter();
+    let mut along = Array2::<f32>::zeros((kept, lanes));
+    for (v, r) in columns().zip(residual.chunks_exact(lanes.max(1))) {
+        for (v, mut along) in v.iter().zip(along.rows_mut()) {
+            along.iter_mut().zip(r).for_each(|(sum, r)| *sum += v * r);
         }
     }
+    for ((k, lane), along) in along.indexed_iter_mut() {
+        #[expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
+        let square = main.squares.get((lane, k)).map_or(0.0, |square| *square as f32);
+        *along /= square + alpha;
+    }
+    let mut leap = vec![0.0; residual.len()];
+    for (v, to) in columns().zip(leap.chunks_exact_mut(lanes.max(1))) {
+        for (v, along) in v.iter().zip(along.rows()) {
+            to.iter_mut().zip(along).for_each(|(to, a)| *to += v * a);
+        }
+    }
+    leap
 }
 
 fn dots(a: &[f32], b: &[f32], lanes: usize) -> Vec<f64> {
@@ -192,6 +189,7 @@ mod tests {
 
     use super::*;
     use crate::fit::dense::solve_symmetric;
+    use crate::fit::sparse::SparseRow;
 
     /// The normal equations of one lane, solved directly.
     fn direct(x: &Array2<f64>, labels: &[Labels], (lane, mean): (usize, f64), alpha: f64) -> Array1<f64> {
@@ -212,7 +210,8 @@ mod tests {
 
     fn check(lanes: usize, seen: usize) {
         let mut draw = Draw::from_seed(seen as u64);
-        let x = Array2::from_shape_fn((80, 12), |_| draw.uniform() - 0.4);
+        // Numbers that the matrix keeps exactly.
+        let x = Array2::from_shape_fn((80, 12), |_| (draw.uniform() * 64.0).floor() / 64.0 - 0.375);
         let labels: Vec<Labels> = (0..80)
             .map(|i| (0..seen).map(|s| ((i + s) % lanes, if draw.uniform() < 0.6 { 1.0 } else { 0.0 })).collect())
             .collect();
@@ -222,9 +221,14 @@ mod tests {
             row.extend((0_u32..).zip(x.row(at)).map(|(j, x)| (j, *x as f32)));
         };
         let means: Vec<f32> = (0..lanes).map(|l| 0.5 + 0.01 * l as f32).collect();
-        let problem = Problem { width: 12, row: &row, labels: &labels, means: &means };
-        let exact = RidgeSettings { alpha: 2.0, passes_max: 60, tolerance: 1e-5 };
-        let found = problem.solve(&exact, Vec::new());
+        let matrix = Sparse::new((80, 12), &row);
+        let problem = Problem { matrix: &matrix, labels: &labels, means: &means };
+        let exact = RidgeSettings { alpha: 2.0, passes_max: 60, tolerance: 1e-6 };
+        let vectors = Array2::from_shape_fn((12, 2), |(i, k)| if i == 5 * k { 1.0 } else { 0.0 });
+        let squares = Array2::from_elem((lanes, 2), 3.0);
+        let main = Main { vectors: vectors.view(), squares: &squares };
+        let solution = problem.solve(&exact, main, Solution::default());
+        let found = solution.weights(lanes);
         for lane in 0..lanes {
             let wanted = direct(&x, &labels, (lane, f64::from(means[lane])), 2.0);
             for column in 0..12 {
@@ -232,7 +236,7 @@ mod tests {
                 assert!((got - wanted[column]).abs() < 1e-4, "{lane} {column}: {got} {}", wanted[column]);
             }
         }
-        let again = problem.solve(&exact, found.clone());
+        let again = problem.solve(&exact, main, solution).weights(lanes);
         assert!(found.iter().zip(again).all(|(a, b)| (a - b).abs() < 1e-4), "a solution stays one");
     }
 

@@ -3,24 +3,20 @@
 //! Halko, Martinsson & Tropp 2011, algorithm 4.4, on XᵀX: begin with a random block Q of a few more
 //! columns than are wanted, then repeat Q ← orth(Xᵀ(XQ)); at the end the small matrix (XQ)ᵀ(XQ) is
 //! diagonalised and turns Q into the vectors by falling singular value. Nothing of the height of X is
-//! kept: one pass over the rows adds xᵀ(xQ) for each.
+//! kept: one pass over the rows adds xᵀ(xQ) for each. The first passes only bring Q near, so they read
+//! a part of the rows, evenly chosen; the last reads all and only maps.
 //!
-//! Rows are dealt to a fixed number of parts, which may run on as many threads, and the parts are
-//! added up in their order; so the bits depend on the rows and the seed and not on the machine. The
-//! sign of a vector is that of its largest entry.
+//! The sign of a vector is that of its largest entry.
 
 #![expect(clippy::indexing_slicing, reason = "rows times columns of blocks made here")]
 
 use ndarray::{Array1, Array2};
 use pointsman_router::clock::Draw;
 
-/// A sparse row: columns and values.
-pub type SparseRow = Vec<(u32, f32)>;
+use super::sparse::{LANES, PARTS, Sparse, add_scaled, side_by_side};
 
 /// Columns beyond those that are wanted.
 const SPARE: usize = 8;
-/// Parts that rows are dealt to, each with a block of its own.
-pub(super) const PARTS: usize = 2;
 
 /// The leading right singular vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,31 +25,41 @@ pub struct RightVectors {
     pub vectors: Array2<f32>,
     /// Their singular values, falling.
     pub singular: Array1<f64>,
+    /// Mean over the rows of their images x·v.
+    pub means: Array1<f64>,
 }
 
-/// The `wanted` leading right singular vectors of the matrix whose rows `row(0..height)` makes; `passes`
-/// passes over all rows (4 is plenty for features of text). Fewer vectors come back where the matrix
-/// has a lower rank.
+/// The `wanted` leading right singular vectors of one in `step` of the rows of a matrix, by so many
+/// passes (4 is plenty for features of text). Fewer vectors come back where they have a lower rank.
 #[must_use]
-pub fn right_vectors(
-    (height, width): (usize, usize),
-    row: &(impl Fn(usize, &mut SparseRow) + Sync),
-    wanted: usize,
-    (passes, seed): (usize, u64),
-) -> RightVectors {
-    let columns = (wanted + SPARE).min(width);
+pub fn right_vectors(matrix: &Sparse, step: usize, wanted: usize, (passes, seed): (usize, u64)) -> RightVectors {
+    let (height, width) = (matrix.height(), matrix.width());
+    let columns = (wanted + SPARE).min(width).next_multiple_of(LANES);
     let mut block = random(width, columns, seed);
-    orthonormalise(&mut block, columns);
-    let mut gram = Array2::zeros((columns, columns));
-    for pass in 0..passes.max(1) {
-        let (mapped, crossed) = times(height, row, &block, columns);
-        gram = crossed;
-        if pass + 1 < passes.max(1) {
-            block = mapped;
-            orthonormalise(&mut block, columns);
+    let iterations = passes.saturating_sub(1);
+    for pass in 0..iterations {
+        let rows = (height, step * stride(height / step, iterations - 1 - pass));
+        let images = matrix.times(&block, columns, rows);
+        block = matrix.transposed_times(&images, columns, rows);
+        // Two passes from anywhere leave no column too near another; the last is made accurate.
+        if pass + 1 == iterations {
+            orthonormalise(&mut block, columns, 2);
+        } else if pass % 2 == 1 {
+            orthonormalise(&mut block, columns, 1);
         }
     }
-    rotate(&block, &gram, columns, wanted)
+    let images = matrix.times(&block, columns, (height, step));
+    let found = (gram(&images, columns), sums(&images, columns), images.len() / columns);
+    rotate(&block, &found, columns, wanted)
+}
+
+/// Rows of which no more than one in two is left out by a pass.
+const ROWS_WHOLE: usize = 1_000;
+
+/// One in so many rows is read where so many passes over more of them follow.
+fn stride(height: usize, following: usize) -> usize {
+    let wanted = 1_usize << following.min(3);
+    wanted.min((height / ROWS_WHOLE).max(1))
 }
 
 /// Gaussian enough: the sum of four uniform numbers.
@@ -68,107 +74,74 @@ fn random(width: usize, columns: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// Xᵀ(XQ), and (XQ)ᵀ(XQ).
-fn times(
-    height: usize,
-    row: &(impl Fn(usize, &mut SparseRow) + Sync),
-    block: &[f32],
-    columns: usize,
-) -> (Vec<f32>, Array2<f64>) {
-    let mut parts = side_by_side(|first| part_of(first, height, row, block, columns)).into_iter();
-    let (mut mapped, mut gram) = parts.next().unwrap_or_default();
-    for (more, crossed) in parts {
-        mapped.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
-        gram.iter_mut().zip(crossed).for_each(|(sum, x)| *sum += x);
-    }
-    let gram = Array2::from_shape_fn((columns, columns), |(i, j)| gram[i.max(j) * columns + i.min(j)]);
-    (mapped, gram)
-}
-
-/// Runs the parts side by side; what they made, in their order.
-pub(super) fn side_by_side<T: Send>(part: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    std::thread::scope(|scope| {
-        let part = &part;
-        let running: Vec<_> = (1..PARTS).map(|first| scope.spawn(move || part(first))).collect();
-        let mut done = vec![part(0)];
-        for thread in running {
-            match thread.join() {
-                Ok(made) => done.push(made),
-                // A part that panicked has nothing to add: its panic goes on.
-                Err(panic) => std::panic::resume_unwind(panic),
+/// The products of the columns with each other.
+fn gram(block: &[f32], columns: usize) -> Array2<f64> {
+    let half = (block.len() / columns).div_ceil(PARTS).max(1);
+    let parts = side_by_side(|first| {
+        let mut gram = vec![0.0_f64; columns * columns];
+        let mut row = vec![0.0_f64; columns];
+        for cells in block.chunks_exact(columns).skip(first * half).take(half) {
+            row.iter_mut().zip(cells).for_each(|(to, x)| *to = f64::from(*x));
+            for (i, x) in row.iter().enumerate() {
+                for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(&row) {
+                    *sum += x * y;
+                }
             }
         }
-        done
+        gram
+    });
+    Array2::from_shape_fn((columns, columns), |(i, j)| {
+        parts.iter().map(|p| p[i.max(j) * columns + i.min(j)]).sum()
     })
 }
 
-fn part_of(
-    first: usize,
-    height: usize,
-    row: &impl Fn(usize, &mut SparseRow),
-    block: &[f32],
-    columns: usize,
-) -> (Vec<f32>, Vec<f64>) {
-    let (mut mapped, mut gram) = (vec![0.0_f32; block.len()], vec![0.0_f64; columns * columns]);
-    let (mut entries, mut image) = (SparseRow::new(), vec![0.0_f32; columns]);
-    for at in (first..height).step_by(PARTS) {
-        row(at, &mut entries);
-        image.fill(0.0);
-        for (column, value) in &entries {
-            let from = *column as usize * columns;
-            for (sum, cell) in image.iter_mut().zip(&block[from..from + columns]) {
-                *sum += value * cell;
-            }
-        }
-        for (column, value) in &entries {
-            let from = *column as usize * columns;
-            for (sum, cell) in mapped[from..from + columns].iter_mut().zip(&image) {
-                *sum += value * cell;
-            }
-        }
-        for (i, x) in image.iter().enumerate() {
-            for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(&image) {
-                *sum += f64::from(*x) * f64::from(*y);
-            }
-        }
+fn sums(block: &[f32], columns: usize) -> Vec<f64> {
+    let mut sums = vec![0.0_f64; columns];
+    for cells in block.chunks_exact(columns) {
+        sums.iter_mut().zip(cells).for_each(|(sum, x)| *sum += f64::from(*x));
     }
-    (mapped, gram)
+    sums
+}
+
+/// Every row of the block times a small matrix of one row a column and `cells` cells, a multiple of what
+/// is added at once.
+fn turned(block: &[f32], columns: usize, (turns, cells): (&[f32], usize)) -> Vec<f32> {
+    let half = (block.len() / columns).div_ceil(PARTS).max(1);
+    let parts = side_by_side(|first| {
+        let mine = || block.chunks_exact(columns).skip(first * half).take(half);
+        let mut turned = vec![0.0_f32; mine().count() * cells];
+        for (row, to) in mine().zip(turned.chunks_exact_mut(cells)) {
+            for (x, turn) in row.iter().zip(turns.chunks_exact(cells)) {
+                add_scaled(to, turn, *x);
+            }
+        }
+        turned
+    });
+    parts.concat()
 }
 
 /// Columns shorter than this, relative to the longest, are noise and become zero.
 const RANK_TOLERANCE: f64 = 1e-5;
 
-/// Makes the columns orthonormal by the Gram matrix twice (Cholesky QR, repeated for accuracy).
-fn orthonormalise(block: &mut [f32], columns: usize) {
-    for _ in 0..2 {
-        let mut gram = vec![0.0_f64; columns * columns];
-        for row in block.chunks_exact(columns) {
-            for (i, x) in row.iter().enumerate() {
-                for (sum, y) in gram[i * columns..i * columns + i + 1].iter_mut().zip(row) {
-                    *sum += f64::from(*x) * f64::from(*y);
-                }
-            }
-        }
-        let inverse = inverse_factor(&gram, columns);
-        let mut row_new = vec![0.0_f64; columns];
-        for row in block.chunks_exact_mut(columns) {
-            for (i, new) in row_new.iter_mut().enumerate() {
-                *new = row[..=i].iter().zip(&inverse[i * columns..]).map(|(x, l)| f64::from(*x) * l).sum();
-            }
-            row.iter_mut().zip(&row_new).for_each(|(to, new)| *to = narrow(*new));
-        }
+/// Makes the columns orthonormal by the Gram matrix (Cholesky QR), so many times: twice for accuracy.
+fn orthonormalise(block: &mut Vec<f32>, columns: usize, times: usize) {
+    for _ in 0..times {
+        let inverse = inverse_factor(&gram(block, columns), columns);
+        let turns: Vec<f32> =
+            (0..columns * columns).map(|at| narrow(inverse[at % columns * columns + at / columns])).collect();
+        *block = turned(block, columns, (&turns, columns));
     }
 }
 
 /// The inverse of the Cholesky factor of a Gram matrix (lower triangles); a column that depends on
 /// those before it gets a row of zeros, so it vanishes.
-fn inverse_factor(gram: &[f64], n: usize) -> Vec<f64> {
-    let largest = (0..n).map(|i| gram[i * n + i]).fold(0.0, f64::max);
+fn inverse_factor(gram: &Array2<f64>, n: usize) -> Vec<f64> {
+    let largest = (0..n).map(|i| gram[[i, i]]).fold(0.0, f64::max);
     let mut factor = vec![0.0_f64; n * n];
     for i in 0..n {
         for j in 0..=i {
             let dot: f64 = (0..j).map(|k| factor[i * n + k] * factor[j * n + k]).sum();
-            let rest = gram[i * n + j] - dot;
+            let rest = gram[[i, j]] - dot;
             factor[i * n + j] = if i == j {
                 if rest > RANK_TOLERANCE * RANK_TOLERANCE * largest { rest.sqrt() } else { 0.0 }
             } else if factor[j * n + j] > 0.0 {
@@ -190,25 +163,34 @@ fn inverse_factor(gram: &[f64], n: usize) -> Vec<f64> {
     inverse
 }
 
-/// Turns the block into singular vectors by the eigenvectors of the small matrix.
-fn rotate(block: &[f32], gram: &Array2<f64>, columns: usize, wanted: usize) -> RightVectors {
+/// Turns the block into singular vectors by the eigenvectors of the small matrix, which comes with the
+/// sums of the images and their number.
+fn rotate(
+    block: &[f32],
+    (gram, sums, height): &(Array2<f64>, Vec<f64>, usize),
+    columns: usize,
+    wanted: usize,
+) -> RightVectors {
     let (values, turns) = eigen(gram.clone());
     let largest = values.first().copied().unwrap_or(0.0);
     let kept = values.iter().take(wanted).take_while(|v| **v > RANK_TOLERANCE * largest && **v > 0.0).count();
-    let width = block.len() / columns.max(1);
-    let mut vectors = Array2::zeros((width, kept));
-    for (row, mut to) in block.chunks_exact(columns).zip(vectors.rows_mut()) {
-        for (k, cell) in to.iter_mut().enumerate() {
-            *cell = narrow(row.iter().enumerate().map(|(i, x)| f64::from(*x) * turns[[i, k]]).sum());
-        }
-    }
-    for mut column in vectors.columns_mut() {
+    let cells = kept.next_multiple_of(LANES);
+    let cell = |at: usize| if at % cells < kept { narrow(turns[[at / cells, at % cells]]) } else { 0.0 };
+    let narrowed: Vec<f32> = (0..columns * cells).map(cell).collect();
+    let turned = turned(block, columns, (&narrowed, cells.max(1)));
+    let vectors = turned.chunks_exact(cells.max(1)).flat_map(|row| row.iter().copied().take(kept)).collect();
+    let mut vectors = Array2::from_shape_vec((block.len() / columns, kept), vectors).unwrap_or_default();
+    let mut means: Array1<f64> = (0..kept)
+        .map(|k| sums.iter().enumerate().map(|(i, s)| s * turns[[i, k]]).sum::<f64>() / (*height).max(1) as f64)
+        .collect();
+    for (mut column, mean) in vectors.columns_mut().into_iter().zip(&mut means) {
         let largest = column.iter().copied().fold(0.0_f32, |a, x| if x.abs() > a.abs() { x } else { a });
         if largest < 0.0 {
             column.mapv_inplace(|x| -x);
+            *mean = -*mean;
         }
     }
-    RightVectors { vectors, singular: values.iter().take(kept).map(|v| v.sqrt()).collect() }
+    RightVectors { vectors, singular: values.iter().take(kept).map(|v| v.sqrt()).collect(), means }
 }
 
 /// Sweeps after which a small symmetric matrix is diagonal to the last bit that counts.
@@ -266,6 +248,7 @@ fn narrow(x: f64) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sparse::SparseRow;
     use super::*;
 
     /// A matrix of known singular values: Σ σ_k u_k v_kᵀ with cosine vectors, which are orthonormal.
@@ -284,7 +267,7 @@ mod tests {
             row.clear();
             row.extend((0_u32..).zip(matrix.row(at)).map(|(j, x)| (j, narrow(*x))));
         };
-        right_vectors(matrix.dim(), &row, wanted, (5, seed))
+        right_vectors(&Sparse::new(matrix.dim(), &row), 1, wanted, (5, seed))
     }
 
     #[test]

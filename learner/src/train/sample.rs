@@ -1,4 +1,4 @@
-//! The rows that are fitted on: all judged ones, or an even share of them.
+//! The rows that are kept: all judged ones, or an even share of them; and what all say of the means.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -33,8 +33,35 @@ pub(super) struct Sample {
     /// The models that are fitted, by name; their places are the lanes.
     pub(super) models: Vec<ModelName>,
     pub(super) rows: Vec<Judged>,
+    /// What every judged row says of each lane's mean.
+    sums: Vec<Sum>,
     /// Rows that were read, judged or not.
     pub(super) read: u64,
+    /// Judged rows that were not kept.
+    left_out: u64,
+}
+
+/// Labels added up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sum {
+    labels: f64,
+    count: u64,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, label: f32) {
+        self.labels += f64::from(label);
+        self.count += 1;
+    }
+}
+
+/// Mean labels, shrunk a little towards the mean of all.
+pub(super) fn means(sums: &[Sum]) -> Vec<f32> {
+    let count = sums.iter().map(|sum| sum.count).sum::<u64>().max(1);
+    let all = sums.iter().map(|sum| sum.labels).sum::<f64>() / count as f64;
+    #[expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]
+    let mean = |sum: &Sum| ((sum.labels + all) / (sum.count as f64 + 1.0)) as f32;
+    sums.iter().map(mean).collect()
 }
 
 impl Sample {
@@ -48,26 +75,38 @@ impl Sample {
         let (hint, schema) = (rows.len_hint(), rows.schema());
         let is_kept = |key: u64| xxh3_64_with_seed(&key.to_le_bytes(), seed) <= threshold(rows_max, hint);
         let mut names: BTreeMap<ModelName, usize> = BTreeMap::new();
-        let (mut kept, mut read) = (Vec::new(), 0_u64);
+        let (mut kept, mut read, mut left_out) = (Vec::new(), 0_u64, 0_u64);
+        let mut sums: Vec<Sum> = Vec::new();
         for row in rows.read().map_err(TrainError::Rows)? {
             let row = row.map_err(TrainError::Rows)?;
             read += 1;
             if read.is_multiple_of(TOLD_EVERY) {
-                go_on(tell(Stage::Reading, 0.3 * (read as f64 / hint.max(read) as f64)))?;
+                go_on(tell(Stage::Reading, 0.25 * (read as f64 / hint.max(read) as f64)))?;
             }
             if row.features.schema != schema {
                 return Err(TrainError::MixedSchemas { found: row.features.schema.0, expected: schema.0 });
             }
-            let judged = row.seen.iter().any(|seen| seen.label.is_some());
-            if judged && kept.len() < rows_max && is_kept(row.key) {
-                kept.push(named(&row, &mut names));
+            let said = named(&row, &mut names);
+            sums.resize(names.len(), Sum::default());
+            for (place, label) in &said.labels {
+                if let Some(sum) = sums.get_mut(*place) {
+                    sum.add(*label);
+                }
+            }
+            if said.labels.is_empty() {
+                continue;
+            }
+            if kept.len() < rows_max && is_kept(row.key) {
+                kept.push(said);
+            } else {
+                left_out += 1;
             }
         }
-        Self::of(kept, &names, read)
+        Ok(Self { read, left_out, ..Self::of(kept, &names, &sums)? })
     }
 
     /// Gives each model with enough rows its lane.
-    fn of<E>(kept: Vec<Judged>, names: &BTreeMap<ModelName, usize>, read: u64) -> Result<Self, TrainError<E>> {
+    fn of<E>(kept: Vec<Judged>, names: &BTreeMap<ModelName, usize>, sums: &[Sum]) -> Result<Self, TrainError<E>> {
         let judged = kept.len();
         if judged < ROWS_MIN {
             return Err(TrainError::TooFew { found: judged, needed: ROWS_MIN });
@@ -79,13 +118,14 @@ impl Sample {
             }
         }
         let mut lanes = vec![None; names.len()];
-        let mut models = Vec::new();
+        let (mut models, mut fitted) = (Vec::new(), Vec::new());
         for (name, place) in names {
             if let (Some(lane), true) =
                 (lanes.get_mut(*place), counts.get(*place).is_some_and(|n| *n >= MODEL_ROWS_MIN))
             {
                 *lane = Some(models.len());
                 models.push(name.clone());
+                fitted.push(sums.get(*place).copied().unwrap_or_default());
             }
         }
         let rows: Vec<Judged> = kept
@@ -93,7 +133,9 @@ impl Sample {
             .map(|Judged { features, labels, task }| {
                 let lane = |place: usize| lanes.get(place).copied().flatten();
                 let labels = labels.into_iter().filter_map(|(place, label)| Some((lane(place)?, label)));
-                Judged { features, labels: labels.collect(), task }
+                let mut labels: Labels = labels.collect();
+                in_order(&mut labels);
+                Judged { features, labels, task }
             })
             .filter(|row| !row.labels.is_empty())
             .collect();
@@ -105,7 +147,7 @@ impl Sample {
         if labels.all(|label| label.to_bits() == first.to_bits()) {
             return Err(TrainError::OneClass { score: first });
         }
-        Ok(Self { models, rows, read })
+        Ok(Self { models, rows, sums: fitted, read: 0, left_out: 0 })
     }
 
     /// Each row with the lanes of the models that were judged on it.
@@ -113,9 +155,24 @@ impl Sample {
         self.rows.iter().map(|row| (&*row.features, row.labels.iter().map(|(lane, _)| *lane)))
     }
 
-    /// Labels that are fitted on.
+    /// Whether every judged row was kept.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left_out == 0
+    }
+
+    /// The mean label of each lane, over all rows.
+    pub(super) fn means(&self) -> Vec<f32> {
+        means(&self.sums)
+    }
+
+    /// Labels on the rows that were kept.
     pub(super) fn labels(&self) -> u64 {
         self.rows.iter().map(|row| row.labels.len() as u64).sum()
+    }
+
+    /// Labels on all rows.
+    pub(super) fn labels_read(&self) -> u64 {
+        self.sums.iter().map(|sum| sum.count).sum()
     }
 }
 
@@ -131,6 +188,12 @@ fn named(row: &TrainingRow, names: &mut BTreeMap<ModelName, usize>) -> Judged {
         }
     }
     Judged { features: Arc::clone(&row.features), labels, task: row.task.clone() }
+}
+
+/// Brings labels into the order of their lanes; of a lane that is told twice the first counts.
+pub(super) fn in_order(labels: &mut Labels) {
+    labels.sort_by_key(|(lane, _)| *lane);
+    labels.dedup_by_key(|(lane, _)| *lane);
 }
 
 /// Hashes up to this are kept, so that about `rows_max` of `hint` rows are.

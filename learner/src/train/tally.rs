@@ -1,0 +1,180 @@
+//! What rows fill the learners with whose shapes are known: one row at a time, any number of them.
+//!
+//! A reading of all rows runs beside the adding up: chunks of rows go to a fixed number of parts, each
+//! of which takes its share of every chunk, in order; so the sums do not depend on the machine.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use pointsman_router::features::{Features, SURFACE_DIMS};
+use pointsman_router::forest::Forest;
+use pointsman_router::ids::ModelName;
+use pointsman_router::projection::Projection;
+use pointsman_router::quality::{Landmarks, SURFACE_WEIGHT};
+
+use super::sample::in_order;
+use super::{Stage, TrainError, go_on};
+use crate::fit::kernels::Normal;
+use crate::fit::ridge::Labels;
+use crate::fit::sparse::PARTS;
+use crate::fit::trees::Counts;
+use crate::rows::{Rows, TrainingRow};
+
+/// The shapes of the learners that are filled row by row.
+#[derive(Debug)]
+pub(super) struct Shapes {
+    /// ȳ of each lane.
+    pub(super) means: Vec<f32>,
+    /// Landmarks without weights.
+    pub(super) landmarks: Landmarks,
+    /// Trees without leaves.
+    pub(super) forest: Forest,
+}
+
+/// What rows have filled them with.
+#[derive(Debug)]
+pub(super) struct Tally {
+    normal: Option<Normal>,
+    counts: Counts,
+    kernel: Vec<f32>,
+}
+
+impl Tally {
+    pub(super) fn new(shapes: &Shapes) -> Self {
+        Self { normal: None, counts: Counts::new(&shapes.forest, shapes.means.len()), kernel: Vec::new() }
+    }
+
+    /// Takes in the dense inputs of a row, without the constant.
+    pub(super) fn add(&mut self, shapes: &Shapes, dense: &[f32], labels: &Labels) {
+        let told = (labels, shapes.means.as_slice());
+        self.counts.add(&shapes.forest, dense, told);
+        self.kernel.clear();
+        self.kernel.extend_from_slice(dense);
+        self.kernel.iter_mut().take(SURFACE_DIMS).for_each(|s| *s *= SURFACE_WEIGHT);
+        let fresh = || Normal::new(&shapes.landmarks, dense.len(), shapes.means.len());
+        self.normal.get_or_insert_with(fresh).add(&shapes.landmarks.kernels(&self.kernel), told);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.counts.merge(&other.counts);
+        match (&mut self.normal, other.normal) {
+            (Some(normal), Some(more)) => normal.merge(&more),
+            (normal @ None, more) => *normal = more,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// The learners.
+    pub(super) fn filled(self, shapes: &Shapes) -> (Landmarks, Forest) {
+        let bare = &shapes.landmarks;
+        let weights = self.normal.map(|normal| normal.weights(bare)).unwrap_or_default();
+        (Landmarks { weights, ..bare.clone() }, Forest { leaves: self.counts.leaves(), ..shapes.forest.clone() })
+    }
+}
+
+/// The parts together, in their order.
+pub(super) fn merged(parts: Vec<Tally>, shapes: &Shapes) -> Tally {
+    let mut parts = parts.into_iter();
+    let mut all = parts.next().unwrap_or_else(|| Tally::new(shapes));
+    parts.for_each(|part| all.merge(part));
+    all
+}
+
+/// Whom to tell how far the reading is, and between which shares of the whole it lies.
+pub(super) struct Told<'a> {
+    pub(super) tell: &'a mut dyn FnMut(Stage, f64) -> ControlFlow<()>,
+    pub(super) from: f64,
+    pub(super) to: f64,
+    pub(super) rows: u64,
+}
+
+/// Rows that go to the parts at once.
+const CHUNK: usize = 1_024;
+/// Chunks that wait for a part, at most.
+const WAITING: usize = 2;
+
+type Chunk = Arc<Vec<(Arc<Features>, Labels)>>;
+
+/// What all judged rows fill the shapes with.
+pub(super) fn of_all<R: Rows>(
+    rows: &R,
+    projection: &Projection,
+    shapes: &Shapes,
+    (models, told): (&[ModelName], Told<'_>),
+) -> Result<Tally, TrainError<R::Error>> {
+    let lanes: BTreeMap<&ModelName, usize> = models.iter().enumerate().map(|(lane, name)| (name, lane)).collect();
+    std::thread::scope(|scope| {
+        let (mut inlets, mut running) = (Vec::new(), Vec::new());
+        for part in 0..PARTS {
+            let (inlet, outlet) = sync_channel(WAITING);
+            inlets.push(inlet);
+            running.push(scope.spawn(move || work(&outlet, part, projection, shapes)));
+        }
+        let read = read(rows, &lanes, &inlets, told);
+        drop(inlets);
+        let mut parts = Vec::new();
+        for thread in running {
+            match thread.join() {
+                Ok(part) => parts.push(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        read.map(|()| merged(parts, shapes))
+    })
+}
+
+/// Every [`PARTS`]th row of what comes.
+fn work(chunks: &Receiver<Chunk>, part: usize, projection: &Projection, shapes: &Shapes) -> Tally {
+    let mut tally = Tally::new(shapes);
+    for chunk in chunks {
+        for (features, labels) in chunk.iter().skip(part).step_by(PARTS) {
+            let dense = projection.project(features);
+            tally.add(shapes, dense.get(1..).unwrap_or_default(), labels);
+        }
+    }
+    tally
+}
+
+fn read<R: Rows>(
+    rows: &R,
+    lanes: &BTreeMap<&ModelName, usize>,
+    inlets: &[SyncSender<Chunk>],
+    told: Told<'_>,
+) -> Result<(), TrainError<R::Error>> {
+    let send = |chunk: Vec<(Arc<Features>, Labels)>| {
+        let chunk = Arc::new(chunk);
+        // A part that is gone has panicked, which is told where it is joined.
+        inlets.iter().for_each(|inlet| drop(inlet.send(Arc::clone(&chunk))));
+    };
+    let (mut chunk, mut read) = (Vec::with_capacity(CHUNK), 0_u64);
+    for row in rows.read().map_err(TrainError::Rows)? {
+        let row = row.map_err(TrainError::Rows)?;
+        read += 1;
+        let labels = labels(&row, lanes);
+        if labels.is_empty() {
+            continue;
+        }
+        chunk.push((row.features, labels));
+        if chunk.len() == CHUNK {
+            send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
+            let share = (read as f64 / told.rows.max(1) as f64).min(1.0);
+            go_on((told.tell)(Stage::FittingModels, told.from + (told.to - told.from) * share))?;
+        }
+    }
+    send(chunk);
+    Ok(())
+}
+
+fn labels(row: &TrainingRow, lanes: &BTreeMap<&ModelName, usize>) -> Labels {
+    let judged = row.seen.iter().filter_map(|seen| {
+        let label = seen.label.filter(|label| label.is_finite())?;
+        #[expect(clippy::cast_possible_truncation, reason = "a score in [0, 1]")]
+        let label = label.clamp(0.0, 1.0) as f32;
+        Some((*lanes.get(&seen.model)?, label))
+    });
+    let mut labels = judged.collect();
+    in_order(&mut labels);
+    labels
+}

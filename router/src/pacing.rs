@@ -71,8 +71,10 @@ impl Pacer for Unpaced {
 pub const HORIZON: f64 = 80.0;
 /// Credit that is aimed at, in requests' worth.
 pub const RESERVE: f64 = 8.0;
+/// Credit beyond this, in requests' worth, is let go: what a quiet phase saved is not for the next to spend.
+pub const CREDIT_MAX: f64 = 18.0;
 /// Debt that one request may lead to, in requests' worth.
-pub const OVERDRAFT: f64 = 16.0;
+pub const OVERDRAFT: f64 = 8.0;
 /// Requests whose offers are remembered.
 const REMEMBERED: usize = 384;
 /// λ is solved for again after so many requests.
@@ -191,7 +193,8 @@ impl MeanCost {
 
     /// Earns one request's worth and takes off what it cost.
     pub fn spent(&mut self, cost: NanoUsd) {
-        self.credit_usd += self.target_usd - cost.usd();
+        let credit = self.credit_usd + self.target_usd - cost.usd();
+        self.credit_usd = credit.min(CREDIT_MAX * self.target_usd);
     }
 }
 

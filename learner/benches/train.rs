@@ -9,6 +9,8 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a bench that prints what it measured on rows of its own"
@@ -87,7 +89,7 @@ fn n_grams(text: &mut Vec<TextCount>, (first, grams): (u16, usize), topic: u16, 
         let bucket = first + if chance % 10 < 3 { (even & !3) | topic } else { even };
         match text.last_mut() {
             Some(last) if last.bucket >= bucket => last.count += 1,
-            _ => text.push(TextCount { bucket, count: if chance % 2 == 0 { 1 } else { -1 } }),
+            _ => text.push(TextCount { bucket, count: if chance.is_multiple_of(2) { 1 } else { -1 } }),
         }
     }
     text.retain(|count| count.count != 0);

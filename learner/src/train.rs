@@ -11,6 +11,7 @@
 //! A model with too few judged rows is left out of the artifact and goes on as a new one; a log in
 //! which all were right, or all wrong, teaches nothing and is refused.
 
+mod dense;
 mod report;
 mod sample;
 mod tally;
@@ -26,6 +27,7 @@ use pointsman_router::projection::{Projection, ProjectionShape};
 use pointsman_router::quality::{Platt, Quality, SURFACE_WEIGHT};
 use pointsman_router::topic::Topics;
 
+use self::dense::Dense;
 pub use self::report::{ModelReport, RoutingReport, TrainingReport};
 use self::sample::{Sample, Sum};
 use self::tally::{Shapes, Tally, Told};
@@ -56,7 +58,7 @@ impl Default for TrainSettings {
         Self {
             kind: ArtifactKind::Hybrid,
             seed: 0,
-            rows_max: 60_000,
+            rows_max: 40_000,
             encoder: EncoderSettings::default(),
             ridge: RidgeSettings::default(),
         }
@@ -167,7 +169,7 @@ pub fn train<R: Rows>(
         work.tally(features.len(), &shapes)
     } else {
         let told = Told { tell, from: 0.75, to: 0.95, rows: sample.read };
-        tally::of_all(rows, &work.bare, &shapes, (&sample.models, told))?
+        tally::of_all(rows, &work.dense, &shapes, (&sample.models, told))?
     };
     let mut last = work.fitted(last, &shapes, tally)?;
     go_on(tell(Stage::FittingModels, 0.95))?;
@@ -191,15 +193,14 @@ const HELD_OUT: usize = 5;
 /// What all fits of one training share.
 struct Work<'a> {
     sample: &'a Sample,
-    features: &'a [Arc<Features>],
     encoder: &'a Encoder,
     /// The weighted buckets of the rows.
     matrix: &'a Sparse,
     settings: &'a TrainSettings,
     labels: Vec<Labels>,
-    /// The projection without directions, and the dense inputs without the constant that it makes.
-    bare: Projection,
-    dense: Array2<f32>,
+    /// What makes dense inputs, and those of the rows.
+    dense: Dense<'a>,
+    inputs: Array2<f32>,
 }
 
 /// What one fit made.
@@ -216,20 +217,18 @@ impl<'a> Work<'a> {
         (encoder, matrix): (&'a Encoder, &'a Sparse),
         settings: &'a TrainSettings,
     ) -> Result<Self, ProjectionShape> {
-        let bare = encoder.projection(&[])?;
-        let inputs = bare.width() - 1;
-        let rows = each(features, |features| bare.project(features));
-        let cells = rows.iter().flat_map(|row| row.iter().skip(1).copied()).collect();
-        let dense = Array2::from_shape_vec((features.len(), inputs), cells);
-        let dense = dense.unwrap_or_else(|_| Array2::zeros((0, inputs)));
+        let dense = Dense::new(encoder)?;
+        let cells = dense.of_matrix(features, matrix);
+        let inputs = Array2::from_shape_vec((features.len(), dense.inputs()), cells);
+        let inputs = inputs.unwrap_or_else(|_| Array2::zeros((0, dense.inputs())));
         let labels = sample.rows.iter().map(|row| row.labels.clone()).collect();
-        Ok(Self { sample, features, encoder, matrix, settings, labels, bare, dense })
+        Ok(Self { sample, encoder, matrix, settings, labels, dense, inputs })
     }
 
     /// The task types.
     fn topics(&self) -> Topics {
         let tasks: Vec<Option<TaskType>> = self.sample.rows.iter().map(|row| row.task.clone()).collect();
-        topics::topics(self.dense.view(), &tasks)
+        topics::topics(self.inputs.view(), &tasks)
     }
 
     /// The regression on the first `rows` rows, begun from `begin`, and the shapes of the other learners.
@@ -240,7 +239,7 @@ impl<'a> Work<'a> {
         let main = Main { vectors: self.encoder.vectors().view(), squares: &squares };
         let problem = Problem { matrix: self.matrix, labels, means: &means };
         let solution = problem.solve(&self.settings.ridge, main, begin);
-        let (dense, seed) = (self.dense.slice_axis(Axis(0), (..rows).into()), self.settings.seed);
+        let (dense, seed) = (self.inputs.slice_axis(Axis(0), (..rows).into()), self.settings.seed);
         let mut inputs = dense.to_owned();
         inputs.columns_mut().into_iter().take(SURFACE_DIMS).for_each(|mut s| s *= SURFACE_WEIGHT);
         let landmarks = kernels::landmarks(inputs.view(), seed);
@@ -252,7 +251,7 @@ impl<'a> Work<'a> {
     fn squares(&self, labels: &[Labels]) -> Array2<f64> {
         let spreads = self.encoder.spreads();
         let mut squares = Array2::zeros((self.lanes(), spreads.len()));
-        for (row, labels) in self.dense.rows().into_iter().zip(labels) {
+        for (row, labels) in self.inputs.rows().into_iter().zip(labels) {
             let image = row.iter().skip(SURFACE_DIMS).zip(spreads).map(|(x, (mean, scale))| x / scale + mean);
             let image: Vec<f64> = image.map(|x| f64::from(x * x)).collect();
             for (lane, _) in labels {
@@ -267,7 +266,7 @@ impl<'a> Work<'a> {
         let labels = self.labels.get(..rows).unwrap_or_default();
         let part = |first: usize| {
             let mut tally = Tally::new(shapes);
-            for (dense, labels) in self.dense.rows().into_iter().zip(labels).skip(first).step_by(PARTS) {
+            for (dense, labels) in self.inputs.rows().into_iter().zip(labels).skip(first).step_by(PARTS) {
                 tally.add(shapes, &dense.to_vec(), labels);
             }
             tally
@@ -290,8 +289,14 @@ impl<'a> Work<'a> {
 
     /// The scores of all models on each row from `kept` on.
     fn scores(&self, fitted: &Fitted, kept: usize) -> Vec<Vec<f32>> {
-        let later = self.features.get(kept..).unwrap_or_default();
-        each(later, |features| fitted.quality.scores(&fitted.projection.project(features)))
+        let images = fitted.solution.images(self.matrix);
+        let rows: Vec<(usize, &[f32])> = images.iter().map(Vec::as_slice).enumerate().skip(kept).collect();
+        each(&rows, |(at, directions)| {
+            let mut projected = vec![1.0];
+            projected.extend(self.inputs.row(*at));
+            projected.extend_from_slice(directions.get(..self.lanes()).unwrap_or_default());
+            fitted.quality.scores(&projected)
+        })
     }
 
     /// Held-out scores with their labels, by model.

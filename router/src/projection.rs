@@ -132,18 +132,29 @@ impl Projection {
         &self.idf
     }
 
+    /// The dense inputs that are not projected: one, and the standardised surface statistics.
+    #[must_use]
+    pub fn plain(&self, features: &Features) -> [f32; PLAIN_DIMS] {
+        let mut plain = [1.0; PLAIN_DIMS];
+        for ((to, value), spread) in plain.iter_mut().skip(1).zip(&features.surface).zip(&self.surface) {
+            *to = ((value - spread.mean) * spread.inverse_sd).clamp(-SPREADS_MAX, SPREADS_MAX);
+        }
+        plain
+    }
+
+    /// The table of its rows in full, one cell an output, and what is subtracted from each output.
+    #[must_use]
+    pub fn table(&self) -> (Vec<f32>, &[f32]) {
+        (self.rows.iter().map(|cell| widened(*cell)).collect(), &self.shift)
+    }
+
     /// Makes the dense inputs of a request (one, the standardised surface statistics, the projected
     /// dimensions: [`Projection::width`] of them), and behind them the supervised directions.
     #[must_use]
     pub fn project(&self, features: &Features) -> Vec<f32> {
         let outputs = self.dims + self.directions;
         let mut all = Vec::with_capacity(PLAIN_DIMS + outputs);
-        all.push(1.0);
-        all.extend(
-            features.surface.iter().zip(&self.surface).map(|(value, spread)| {
-                ((value - spread.mean) * spread.inverse_sd).clamp(-SPREADS_MAX, SPREADS_MAX)
-            }),
-        );
+        all.extend(self.plain(features));
         all.extend(self.shift.iter().map(|shift| -shift));
         let sums = &mut all[PLAIN_DIMS..];
         weigh(features, &self.idf, |part, scale| {

@@ -68,6 +68,11 @@ impl Encoder {
         (Self { schema, surface: surface(sample), idf, vectors: found.vectors, spreads }, matrix)
     }
 
+    /// The row of a request over all buckets, as the projection weighs it.
+    pub fn row(&self, features: &Features, row: &mut SparseRow) {
+        weighted(features, &self.idf, row);
+    }
+
     /// The vectors of the dimensions, one column each, before they are scaled.
     #[must_use]
     pub fn vectors(&self) -> &Array2<f32> {

@@ -70,6 +70,13 @@ impl Solution {
     pub fn weights(&self, lanes: usize) -> Vec<f32> {
         self.block.chunks_exact(self.cells.max(1)).flat_map(|row| row.iter().copied().take(lanes)).collect()
     }
+
+    /// x·w of each row, the lanes first.
+    #[must_use]
+    pub fn images(&self, matrix: &Sparse) -> Vec<Vec<f32>> {
+        let images = matrix.times(&self.block, self.cells, (matrix.height(), 1));
+        images.chunks_exact(self.cells.max(1)).map(<[f32]>::to_vec).collect()
+    }
 }
 
 impl Problem<'_> {

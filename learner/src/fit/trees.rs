@@ -133,11 +133,35 @@ impl Errors {
             }
             sums.count += self.some[row].len();
         } else {
-            for (sum, error) in sums.errors.iter_mut().zip(&self.full[row * self.lanes..(row + 1) * self.lanes]) {
-                *sum += error;
+            let errors = &self.full[row * self.lanes..(row + 1) * self.lanes];
+            let sums_of = &mut sums.errors[..errors.len()];
+            for at in 0..errors.len() {
+                sums_of[at] += errors[at];
             }
             sums.count += self.lanes;
         }
+    }
+
+    /// Adds those of the rows on the lower side.
+    fn add_lower(&self, rows: &[u32], (column, threshold): (&[f32], f32), sums: &mut Sums) {
+        if self.full.is_empty() {
+            let lower = rows.iter().filter(|row| column[**row as usize] <= threshold);
+            lower.for_each(|row| self.add(*row as usize, sums));
+            return;
+        }
+        // Which side a row is on cannot be foretold, so both are reckoned alike.
+        let sums_of = &mut sums.errors[..self.lanes];
+        for row in rows {
+            let row = *row as usize;
+            let is_lower = column[row] <= threshold;
+            let (weight, errors) =
+                (f32::from(u8::from(is_lower)), &self.full[row * self.lanes..(row + 1) * self.lanes]);
+            sums.count += usize::from(is_lower);
+            for at in 0..self.lanes {
+                sums_of[at] += weight * errors[at];
+            }
+        }
+        sums.count *= self.lanes;
     }
 
     /// Σ (Σ error)²/labels of a side, and of the rest.
@@ -247,9 +271,7 @@ impl Ground<'_> {
             #[expect(clippy::cast_possible_truncation, reason = "a threshold between two f32")]
             let threshold = (f64::from(least) + draw.uniform() * f64::from(greatest - least)) as f32;
             side.clear();
-            rows.iter()
-                .filter(|row| column[**row as usize] <= threshold)
-                .for_each(|row| self.errors.add(*row as usize, side));
+            self.errors.add_lower(rows, (column, threshold), side);
             if side.count < labels_min || all.count - side.count < labels_min {
                 continue;
             }

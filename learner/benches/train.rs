@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman_learner::rows::{RowReading, Rows, Seen, TrainingRow};
-use pointsman_learner::train::{TrainSettings, train};
+use pointsman_learner::train::{TrainSettings, Trained, TrainingReport, train};
+use pointsman_router::artifact::Artifact;
 use pointsman_router::clock::Draw;
 use pointsman_router::features::{FIRST_CHAR_BUCKET, Features, SURFACE_DIMS, SchemaHash, TextCount};
 use pointsman_router::ids::ModelName;
@@ -131,14 +132,41 @@ fn seconds(rows: u64, judged: usize, aim: &str, stages: bool) -> f64 {
         ControlFlow::Continue(())
     });
     let took = began.elapsed().as_secs_f64();
-    let routing = trained.unwrap().report.routing;
+    let Trained { artifact, report: TrainingReport { routing, .. } } = trained.unwrap();
     let gain = routing
         .map_or(String::new(), |r| format!(", routed {:.3} best single {:.3}", r.score, r.best_single_score));
     let peak = peak_gib().map_or("unknown".to_owned(), |gib| format!("{gib:.2} GiB"));
     println!(
         "train {rows:>9} rows, {judged:>2} models judged on each: {took:>7.2} s ({aim}), peak memory {peak}{gain}"
     );
+    if judged == MODELS {
+        [1, 2_000].iter().for_each(|requests| reading(&artifact, &source, *requests));
+    }
     took
+}
+
+/// The median times that an artifact takes on so many different requests: on one its table is near, on
+/// many of random buckets it is nowhere near.
+fn reading(artifact: &Artifact, source: &Synthetic, requests: u64) {
+    let (mut projected, mut scored) = (Vec::new(), Vec::new());
+    for at in 0..2_000 {
+        let row = source.row(1_000_000 + at % requests);
+        let began = Instant::now();
+        let inputs = std::hint::black_box(artifact.projection.project(&row.features));
+        let between = Instant::now();
+        std::hint::black_box(artifact.quality.logits(&inputs));
+        projected.push((between - began).as_nanos());
+        scored.push(between.elapsed().as_nanos());
+    }
+    let median = |times: &mut Vec<u128>| {
+        times.sort_unstable();
+        times[times.len() / 2] as f64 / 1e3
+    };
+    let (project, score) = (median(&mut projected), median(&mut scored));
+    let mib = artifact.to_bytes().unwrap().0.len() as f64 / f64::from(1 << 20);
+    println!(
+        "an artifact of {mib:.1} MiB; project {project:.1} µs, qualities of {MODELS} models {score:.1} µs, {requests} requests"
+    );
 }
 
 fn main() {

@@ -167,19 +167,12 @@ impl Projection {
     }
 }
 
-/// Cells that are added at once.
-const LANES: usize = 8;
-
+/// By places: an iterator over both is not always taken apart, and this is where a decision's time goes.
 #[inline]
 fn add_scaled(sums: &mut [f32], cells: &[u16], value: f32) {
-    let (mut to, mut from) = (sums.chunks_exact_mut(LANES), cells.chunks_exact(LANES));
-    for (sums, cells) in to.by_ref().zip(from.by_ref()) {
-        for (sum, cell) in sums.iter_mut().zip(cells) {
-            *sum += value * widened(*cell);
-        }
-    }
-    for (sum, cell) in to.into_remainder().iter_mut().zip(from.remainder()) {
-        *sum += value * widened(*cell);
+    let cells = &cells[..sums.len()];
+    for at in 0..sums.len() {
+        sums[at] += value * widened(cells[at]);
     }
 }
 
@@ -187,7 +180,7 @@ fn add_scaled(sums: &mut [f32], cells: &[u16], value: f32) {
 const SPREADS_MAX: f32 = 4.0;
 
 /// The f32 whose upper half this is.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn widened(upper: u16) -> f32 {
     f32::from_bits(u32::from(upper) << 16)

@@ -147,17 +147,20 @@ impl Landmarks {
     }
 }
 
-/// Eight sums side by side, added up at the end.
+/// Eight sums side by side, added up at the end; by places, see [`crate::projection`].
+#[expect(clippy::indexing_slicing, reason = "eight lanes of arrays of eight")]
+#[inline]
 fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 8;
+    let ((wide_a, rest_a), (wide_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [0.0_f32; LANES];
-    let (wide_a, wide_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = wide_a.remainder().iter().zip(wide_b.remainder()).map(|(x, y)| (x - y) * (x - y)).sum();
-    for (a, b) in wide_a.zip(wide_b) {
-        for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
-            *sum += (x - y) * (x - y);
+    for (a, b) in wide_a.iter().zip(wide_b) {
+        for lane in 0..LANES {
+            let apart = a[lane] - b[lane];
+            sums[lane] += apart * apart;
         }
     }
+    let rest: f32 = rest_a.iter().zip(rest_b).map(|(x, y)| (x - y) * (x - y)).sum();
     sums.iter().sum::<f32>() + rest
 }
 

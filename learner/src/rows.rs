@@ -61,6 +61,18 @@ pub struct TrainingRow {
     pub logged: Option<Logged>,
 }
 
+impl TrainingRow {
+    /// The models that were judged, and their labels in [0, 1] as they are fitted on.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = (&ModelName, f32)> {
+        self.seen.iter().filter_map(|seen| {
+            let label = seen.label.filter(|label| label.is_finite())?;
+            #[expect(clippy::cast_possible_truncation, reason = "a score in [0, 1]")]
+            let label = label.clamp(0.0, 1.0) as f32;
+            Some((&seen.model, label))
+        })
+    }
+}
+
 /// Rows as they are read; what reading meets comes in place of a row.
 pub type RowReading<'a, E> = Box<dyn Iterator<Item = Result<TrainingRow, E>> + 'a>;
 

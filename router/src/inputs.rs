@@ -108,19 +108,7 @@ fn fold(bucket: u16) -> (u16, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::SchemaHash;
-
-    fn features() -> Features {
-        let count = |bucket, count| TextCount { bucket, count };
-        Features {
-            text: vec![count(3, 1), count(700, -2), count(40_000, 5), count(65_535, -90)],
-            surface: [0.1, -0.2, 0.3, 0.0, 0.5, -0.6, 0.7, 1.0],
-            tags: vec![5, 1_023],
-            sketch: (0..SKETCH_DIMS).map(|i| if i == 9 { 1.0 } else { 0.0 }).collect(),
-            prompt_bytes: 10,
-            schema: SchemaHash(1),
-        }
-    }
+    use crate::features::tests::features;
 
     fn length(part: &[(u16, f32)]) -> f32 {
         part.iter().map(|(_, x)| x * x).sum()

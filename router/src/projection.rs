@@ -254,20 +254,9 @@ pub fn weigh(features: &Features, idf: &[f32], mut part: impl FnMut(&[(u32, f32)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::tests::features;
 
     const PLAIN: Spread = Spread { mean: 0.0, inverse_sd: 1.0 };
-
-    fn features() -> Features {
-        let count = |bucket, count| TextCount { bucket, count };
-        Features {
-            text: vec![count(3, 1), count(700, -2), count(40_000, 5), count(65_535, -90)],
-            surface: [0.1, -0.2, 0.3, 0.0, 0.5, -0.6, 0.7, 1.0],
-            tags: vec![5, 1_023],
-            sketch: (0..SKETCH_DIMS).map(|i| if i == 9 { 1.0 } else { 0.0 }).collect(),
-            prompt_bytes: 10,
-            schema: SchemaHash(1),
-        }
-    }
 
     fn noise(i: usize) -> f32 {
         ((i * 7_919) % 1_000) as f32 / 1_000.0 - 0.4

@@ -179,13 +179,9 @@ impl Sample {
 /// The judged models by the order in which they were first met.
 fn named(row: &TrainingRow, names: &mut BTreeMap<ModelName, usize>) -> Judged {
     let mut labels = Labels::with_capacity(row.seen.len());
-    for seen in &row.seen {
-        if let Some(label) = seen.label.filter(|label| label.is_finite()) {
-            let next = names.len();
-            let place = *names.entry(seen.model.clone()).or_insert(next);
-            #[expect(clippy::cast_possible_truncation, reason = "a score in [0, 1]")]
-            labels.push((place, label.clamp(0.0, 1.0) as f32));
-        }
+    for (model, label) in row.labels() {
+        let next = names.len();
+        labels.push((*names.entry(model.clone()).or_insert(next), label));
     }
     Judged { features: Arc::clone(&row.features), labels, task: row.task.clone() }
 }

@@ -170,12 +170,7 @@ fn read<R: Rows>(
 }
 
 fn labels(row: &TrainingRow, lanes: &BTreeMap<&ModelName, usize>) -> Labels {
-    let judged = row.seen.iter().filter_map(|seen| {
-        let label = seen.label.filter(|label| label.is_finite())?;
-        #[expect(clippy::cast_possible_truncation, reason = "a score in [0, 1]")]
-        let label = label.clamp(0.0, 1.0) as f32;
-        Some((*lanes.get(&seen.model)?, label))
-    });
+    let judged = row.labels().filter_map(|(model, label)| Some((*lanes.get(model)?, label)));
     let mut labels = judged.collect();
     in_order(&mut labels);
     labels

@@ -1,9 +1,7 @@
 //! Fitting: from many rows to the parts of an artifact.
 
 pub mod calibrate;
-pub mod dense;
 pub mod encoder;
-pub mod kernels;
 pub mod ridge;
 pub mod sparse;
 pub mod svd;

@@ -24,17 +24,18 @@ use pointsman_router::artifact::{Artifact, ArtifactKind, Origin};
 use pointsman_router::features::{Features, SURFACE_DIMS};
 use pointsman_router::ids::TaskType;
 use pointsman_router::projection::{Projection, ProjectionShape};
-use pointsman_router::quality::{Platt, Quality, SURFACE_WEIGHT};
+use pointsman_router::quality::{Platt, Quality};
 use pointsman_router::topic::Topics;
 
 use self::dense::Dense;
 pub use self::report::{ModelReport, RoutingReport, TrainingReport};
 use self::sample::{Sample, Sum};
-use self::tally::{Shapes, Tally, Told};
+use self::tally::{Shapes, Told};
 use crate::fit::encoder::{Encoder, EncoderSettings};
 use crate::fit::ridge::{Labels, Main, Problem, RidgeSettings, Solution};
 use crate::fit::sparse::{PARTS, Sparse, side_by_side};
-use crate::fit::{calibrate, kernels, topics, trees};
+use crate::fit::trees::{self, Counts};
+use crate::fit::{calibrate, topics};
 use crate::online::certainty;
 use crate::rows::Rows;
 
@@ -158,20 +159,20 @@ pub fn train<R: Rows>(
     go_on(tell(Stage::FittingModels, 0.4))?;
     let kept = features.len() - features.len() / HELD_OUT;
     let (first, shapes) = work.shapes(kept, Solution::default());
-    let first = work.fitted(first, &shapes, work.tally(kept, &shapes))?;
+    let first = work.fitted(first, &shapes, &work.tally(kept, &shapes))?;
     go_on(tell(Stage::Calibrating, 0.55))?;
     let scores = work.scores(&first, kept);
     let platt = calibrate::platt(&work.held_out(&scores, kept));
     let report = report::report(&sample, &first.quality, &platt, (kept, &scores));
     go_on(tell(Stage::FittingModels, 0.6))?;
     let (last, shapes) = work.shapes(features.len(), first.solution);
-    let tally = if sample.is_whole() {
+    let counts = if sample.is_whole() {
         work.tally(features.len(), &shapes)
     } else {
         let told = Told { tell, from: 0.75, to: 0.95, rows: sample.read };
         tally::of_all(rows, &work.dense, &shapes, (&sample.models, told))?
     };
-    let mut last = work.fitted(last, &shapes, tally)?;
+    let mut last = work.fitted(last, &shapes, &counts)?;
     go_on(tell(Stage::FittingModels, 0.95))?;
     last.quality.platt = platt;
     let origin = Origin { rows: sample.read, labels: sample.labels_read(), seed: settings.seed };
@@ -240,11 +241,8 @@ impl<'a> Work<'a> {
         let problem = Problem { matrix: self.matrix, labels, means: &means };
         let solution = problem.solve(&self.settings.ridge, main, begin);
         let (dense, seed) = (self.inputs.slice_axis(Axis(0), (..rows).into()), self.settings.seed);
-        let mut inputs = dense.to_owned();
-        inputs.columns_mut().into_iter().take(SURFACE_DIMS).for_each(|mut s| s *= SURFACE_WEIGHT);
-        let landmarks = kernels::landmarks(inputs.view(), seed);
         let forest = trees::grow(dense, labels, &means, seed);
-        (solution, Shapes { means, landmarks, forest })
+        (solution, Shapes { means, forest })
     }
 
     /// Σ (x·v)² along each direction of the encoder, by lane.
@@ -262,25 +260,25 @@ impl<'a> Work<'a> {
     }
 
     /// What the first `rows` rows fill the shapes with.
-    fn tally(&self, rows: usize, shapes: &Shapes) -> Tally {
+    fn tally(&self, rows: usize, shapes: &Shapes) -> Counts {
         let labels = self.labels.get(..rows).unwrap_or_default();
         let part = |first: usize| {
-            let mut tally = Tally::new(shapes);
+            let mut counts = shapes.counts();
             for (dense, labels) in self.inputs.rows().into_iter().zip(labels).skip(first).step_by(PARTS) {
-                tally.add(shapes, &dense.to_vec(), labels);
+                shapes.count(&mut counts, &dense.to_vec(), labels);
             }
-            tally
+            counts
         };
         tally::merged(side_by_side(part), shapes)
     }
 
     /// The learners, filled.
-    fn fitted(&self, solution: Solution, shapes: &Shapes, tally: Tally) -> Result<Fitted, ProjectionShape> {
+    fn fitted(&self, solution: Solution, shapes: &Shapes, counts: &Counts) -> Result<Fitted, ProjectionShape> {
         let projection = self.encoder.projection(&solution.weights(self.lanes()))?;
-        let (landmarks, forest) = tally.filled(shapes);
+        let forest = shapes.filled(counts);
         let means = shapes.means.clone();
         let (models, platt) = (self.sample.models.clone(), vec![Platt::IDENTITY; means.len()]);
-        Ok(Fitted { projection, quality: Quality { models, means, landmarks, forest, platt }, solution })
+        Ok(Fitted { projection, quality: Quality { models, means, forest, platt }, solution })
     }
 
     fn lanes(&self) -> usize {

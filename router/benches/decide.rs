@@ -1,11 +1,18 @@
 //! How long a decision takes: a prompt of 200 tokens (900 bytes), twelve models, all of them learned.
 //!
 //! `encode_and_decide` is what a request pays before its hold, with sets of up to one, three and eight
-//! models; the budget with one is 60 µs. `encode`, `score` and `thompson` are parts of it. `score/73` is what
-//! heads over fitted features cost (constant, surface statistics, 64 projected dimensions): a few
-//! microseconds for all twelve.
+//! models; the budget with one is 60 µs. `encode`, `score` and `thompson` are parts of it.
+//!
+//! `fitted` is the same by a policy that stands on a fitted artifact (48 projected dimensions, 12 directions, 100
+//! trees of 800 leaves); the budget is 25 µs. `project`, `qualities` and `score/57` (its heads) are parts of it.
 
 #![allow(missing_docs, reason = "criterion's macro makes public items without documentation")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a bench over tables of its own"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,22 +21,29 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use futures_util::future::BoxFuture;
 use pointsman_router::admit::Admitted;
+use pointsman_router::artifact::{Artifact, ArtifactKind, Origin};
 use pointsman_router::backend::{Backend, Call, CallError, Reply};
 use pointsman_router::bandit::{BanditPolicy, BanditSettings};
 use pointsman_router::breaker::Breaker;
 use pointsman_router::clock::{Draw, Timestamp};
 use pointsman_router::decide::{Means, decide};
 use pointsman_router::encode::{Encoder, encode};
+use pointsman_router::features::{SURFACE_DIMS, SchemaHash};
 use pointsman_router::forecast::{Forecast, Forecasts};
+use pointsman_router::forest::{Forest, LEAF, Node};
 use pointsman_router::heads::Heads;
+use pointsman_router::hybrid::HybridPolicy;
 use pointsman_router::ids::{DecisionId, ModelName, TaskType};
 use pointsman_router::inputs::{Inputs, Shape};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, Pricing};
 use pointsman_router::money::{NanoUsd, Price};
 use pointsman_router::policy::{Ask, Contender, Objective, Policy, Snapshot};
+use pointsman_router::projection::{PROJECTION_ROWS, Projection, Rows, Spread};
+use pointsman_router::quality::{Platt, Quality};
 use pointsman_router::request::{AnswerKind, Message, Prompt, Request, Role};
 use pointsman_router::selection::{Scatter, Utility, picks, thompson};
 use pointsman_router::settings::Settings;
+use pointsman_router::topic::Topics;
 use pointsman_router::trace::{Trace, TracePlace, TraceSink, TracesFull};
 
 const MODELS: usize = 12;
@@ -140,7 +154,7 @@ fn policy(encoder: &Encoder) -> BanditPolicy {
     BanditPolicy::new(settings.version(encoder.schema()), settings, Arc::new(heads))
 }
 
-fn snapshot(policy: &BanditPolicy) -> Arc<Snapshot> {
+fn snapshot(policy: impl Policy + 'static) -> Arc<Snapshot> {
     let mut forecasts = Forecasts::default();
     for name in names() {
         let seen = forecasts.models.entry(name).or_default();
@@ -149,7 +163,7 @@ fn snapshot(policy: &BanditPolicy) -> Arc<Snapshot> {
             seen.latency_us.observe(bytes, 900_000.0);
         }
     }
-    Arc::new(Snapshot { policy: Arc::new(policy.clone()), forecasts: Arc::new(forecasts) })
+    Arc::new(Snapshot { policy: Arc::new(policy), forecasts: Arc::new(forecasts) })
 }
 
 fn admitted(
@@ -176,7 +190,7 @@ fn admitted(
 fn whole(c: &mut Criterion) {
     let settings = Settings::default();
     let encoder = Encoder::new(7);
-    let (pool, snapshot) = (pool(), snapshot(&policy(&encoder)));
+    let (pool, snapshot) = (pool(), snapshot(policy(&encoder)));
     let sink: Arc<dyn TraceSink> = Arc::new(NoTraces);
     for calls_max in [1, 3, 8] {
         let request = request(calls_max);
@@ -218,14 +232,89 @@ fn parts(c: &mut Criterion) {
     c.bench_function("score", |b| b.iter(|| policy.score(black_box(&ask))));
     c.bench_function("thompson", |b| b.iter(|| thompson(black_box(&utilities))));
     c.bench_function("thompson/above", |b| b.iter(|| picks(black_box(&utilities), Scatter::Above)));
-    let mut fitted =
-        Heads::new((BanditSettings::default().prior, None), Shape { dense: 73, sparse: 0 }, encoder.schema());
-    for name in names() {
-        fitted.add(&name);
-    }
-    let inputs = Inputs { dense: (0_u8..73).map(|i| f32::from(i) / 73.0 - 0.5).collect(), sparse: Vec::new() };
-    c.bench_function("score/73", |b| b.iter(|| fitted.score(black_box(&inputs))));
 }
 
-criterion_group!(benches, whole, parts);
+/// A number that looks drawn.
+fn noise(i: usize) -> f32 {
+    ((i * 7_919) % 1_009) as f32 / 1_009.0 - 0.5
+}
+
+const DIMS: usize = 48;
+const TREES: usize = 100;
+const LEAVES: usize = 800;
+
+/// A tree of so many nodes, appended depth first.
+fn grow(forest: &mut Forest, leaves: usize) {
+    let at = forest.nodes.len();
+    let (input, threshold) = ((at * 31 % (SURFACE_DIMS + DIMS)) as u16, 0.2 * noise(at));
+    if leaves == 1 {
+        let row = (forest.leaves.len() / MODELS) as u32;
+        forest.leaves.extend((0..MODELS).map(|model| 0.001 * noise(at * MODELS + model)));
+        forest.nodes.push(Node { input: LEAF, other: row, threshold: 0.0 });
+        return;
+    }
+    forest.nodes.push(Node { input, other: 0, threshold });
+    grow(forest, leaves / 2);
+    forest.nodes[at].other = forest.nodes.len() as u32;
+    grow(forest, leaves - leaves / 2);
+}
+
+/// An artifact of the usual size.
+fn artifact(schema: SchemaHash) -> Artifact {
+    let outputs = DIMS + MODELS;
+    let cells: Vec<f32> = (0..PROJECTION_ROWS * outputs).map(noise).collect();
+    let rows = Rows::new(&vec![1.5; PROJECTION_ROWS], outputs, &cells);
+    let surface = [Spread { mean: 0.0, inverse_sd: 1.0 }; SURFACE_DIMS];
+    let inputs = SURFACE_DIMS + DIMS;
+    let mut forest = Forest::default();
+    for _ in 0..TREES {
+        forest.roots.push(forest.nodes.len() as u32);
+        grow(&mut forest, LEAVES);
+    }
+    let quality =
+        Quality { models: names(), means: vec![0.6; MODELS], forest, platt: vec![Platt::IDENTITY; MODELS] };
+    let shape = Shape { dense: 1 + inputs, sparse: 0 };
+    Artifact {
+        kind: ArtifactKind::Hybrid,
+        origin: Origin::default(),
+        projection: Projection::new(schema, DIMS, surface, (rows, vec![0.0; outputs])).unwrap(),
+        quality,
+        topics: Topics::default(),
+        certainty: vec![0.0; MODELS * shape.triangle()],
+    }
+}
+
+fn fitted(c: &mut Criterion) {
+    let (settings, encoder) = (Settings::default(), Encoder::new(7));
+    let artifact = Arc::new(artifact(encoder.schema()));
+    assert!(artifact.is_sound());
+    let bandit = BanditSettings::fitted(artifact.shape().dense);
+    let mut heads = Heads::new((bandit.prior, bandit.shared), bandit.shape, encoder.schema());
+    for name in names() {
+        heads.add(&name);
+    }
+    let policy = BanditPolicy::new(bandit.version(encoder.schema()), bandit, Arc::new(heads));
+    let inputs = Inputs { dense: (0_u8..57).map(|i| f32::from(i) / 57.0 - 0.5).collect(), sparse: Vec::new() };
+    c.bench_function("score/57", |b| b.iter(|| policy.heads().score(black_box(&inputs))));
+    let (pool, request) = (pool(), request(1));
+    let features = encoder.encode(&request);
+    let projected = artifact.projection.project(&features);
+    c.bench_function("project", |b| b.iter(|| artifact.projection.project(black_box(&features))));
+    c.bench_function("qualities", |b| b.iter(|| artifact.quality.logits(black_box(&projected))));
+    let snapshot = snapshot(HybridPolicy::new(Arc::clone(&artifact), policy));
+    let sink: Arc<dyn TraceSink> = Arc::new(NoTraces);
+    c.bench_function("fitted", |b| {
+        b.iter_batched(
+            || admitted(&request, &pool, &snapshot, &sink),
+            |admitted| {
+                let encoded = encode(&encoder, admitted?);
+                let decision = decide(&encoded, &mut Draw::from_seed(9), &settings, Means::default());
+                Some((decision.ok()?, encoded))
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(benches, whole, parts, fitted);
 criterion_main!(benches);

@@ -24,7 +24,7 @@ use crate::quality::Quality;
 use crate::topic::Topics;
 
 const MAGIC: &[u8; 8] = b"pmpolicy";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// No artifact is larger; whoever receives one may stop reading there.
 pub const ARTIFACT_BYTES_MAX: usize = 256 << 20;
 
@@ -197,28 +197,22 @@ pub(crate) mod tests {
     use super::*;
     use crate::features::SURFACE_DIMS;
     use crate::forest::Forest;
-    use crate::projection::{Numbers, PLAIN_DIMS, PROJECTION_ROWS, Spread, narrowed};
-    use crate::quality::{Landmarks, Platt};
+    use crate::projection::{PLAIN_DIMS, PROJECTION_ROWS, Rows, Spread};
+    use crate::quality::Platt;
 
     const DIMS: usize = 2;
 
     /// Two models; `a` is right with probability .8, `b` with .3, whatever is asked.
     pub(crate) fn sample() -> Artifact {
-        let inputs = PLAIN_DIMS - 1 + DIMS;
-        let numbers = Numbers {
-            surface: [Spread { mean: 0.0, inverse_sd: 1.0 }; SURFACE_DIMS],
-            shift: vec![0.0; DIMS + 2],
-            idf: vec![1.0; PROJECTION_ROWS],
-            rows: vec![narrowed(0.0); PROJECTION_ROWS * (DIMS + 2)],
-        };
+        let surface = [Spread { mean: 0.0, inverse_sd: 1.0 }; SURFACE_DIMS];
+        let parts = (Rows::new(&[1.0; PROJECTION_ROWS], DIMS + 2, &[]), vec![0.0; DIMS + 2]);
         Artifact {
             kind: ArtifactKind::Classifier,
             origin: Origin { rows: 10, labels: 20, seed: 1 },
-            projection: Projection::new(SchemaHash(7), (DIMS, 2), numbers).unwrap(),
+            projection: Projection::new(SchemaHash(7), DIMS, surface, parts).unwrap(),
             quality: Quality {
                 models: vec!["a".into(), "b".into()],
                 means: vec![0.8, 0.3],
-                landmarks: Landmarks { points: vec![0.0; inputs], inverse_width: 1.0, weights: vec![0.0; 2] },
                 forest: Forest::default(),
                 platt: vec![Platt::IDENTITY; 2],
             },

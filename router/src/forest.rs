@@ -57,25 +57,38 @@ impl Forest {
             && self.nodes.iter().enumerate().all(within)
     }
 
-    /// The row of the leaf into which these inputs fall in each tree.
-    pub fn reached(&self, inputs: &[f32]) -> impl Iterator<Item = usize> {
-        self.roots.iter().map(|root| {
-            let mut at = *root as usize;
-            loop {
-                let Node { input, other, threshold } = self.nodes[at];
+    /// The row of the leaf into which these inputs fall in each tree. All trees are walked side by side, a step of
+    /// each at a time: their nodes lie far apart, and so a machine waits for many of them at once.
+    #[must_use]
+    pub fn reached(&self, inputs: &[f32]) -> Vec<u32> {
+        let mut leaves: Vec<u32> = self.roots.clone();
+        let mut walking: Vec<usize> = (0..self.roots.len()).collect();
+        while !walking.is_empty() {
+            let mut left = 0;
+            for at in 0..walking.len() {
+                let tree = walking[at];
+                let place = leaves[tree];
+                let Node { input, other, threshold } = self.nodes[place as usize];
+                walking[left] = tree;
                 if input == LEAF {
-                    return other as usize;
+                    leaves[tree] = other;
+                } else {
+                    let lower = inputs[usize::from(input)] <= threshold;
+                    leaves[tree] = if lower { place + 1 } else { other };
+                    left += 1;
                 }
-                at = if inputs[usize::from(input)] <= threshold { at + 1 } else { other as usize };
             }
-        })
+            walking.truncate(left);
+        }
+        leaves
     }
 
     /// Adds the mean of the leaves.
     pub fn add(&self, inputs: &[f32], sums: &mut [f32]) {
         let models = sums.len();
         for leaf in self.reached(inputs) {
-            for (sum, cell) in sums.iter_mut().zip(&self.leaves[leaf * models..(leaf + 1) * models]) {
+            let leaf = leaf as usize * models;
+            for (sum, cell) in sums.iter_mut().zip(&self.leaves[leaf..leaf + models]) {
                 *sum += cell;
             }
         }
@@ -114,12 +127,12 @@ mod tests {
     fn a_request_falls_into_one_leaf_of_each_tree() {
         let forest = forest();
         assert!(forest.is_sound(2, 2));
-        let check = |inputs: [f32; 2], wanted: [usize; 2]| {
-            assert_eq!(forest.reached(&inputs).collect::<Vec<_>>(), wanted);
+        let check = |inputs: [f32; 2], wanted: [u32; 2]| {
+            assert_eq!(forest.reached(&inputs), wanted);
             let mut sums = [1.0, 2.0];
             forest.add(&inputs, &mut sums);
             for (model, sum) in sums.iter().enumerate() {
-                let of = |leaf: usize| forest.leaves[2 * leaf + model];
+                let of = |leaf: u32| forest.leaves[2 * leaf as usize + model];
                 assert!((sum - (1.0 + model as f32 + of(wanted[0]) + of(wanted[1]))).abs() < 1e-6);
             }
         };

@@ -225,12 +225,10 @@ impl Heads {
             scores.extend(self.sparse_means(inputs, first).map(|mean| Score { mean, variance: 0.0 }));
         }
         scores.truncate(self.models.len());
-        let means = dense_means.chunks_exact(self.shape.dense.max(1));
-        let covariances = dense_covariances.chunks_exact(self.shape.triangle().max(1));
-        for ((score, means), covariances) in scores.iter_mut().zip(means).zip(covariances) {
-            score.mean += dot(means, &inputs.dense);
-            score.variance = dot(covariances, &products).max(0.0);
-        }
+        let means = (dense_means, self.shape.dense);
+        let covariances = (dense_covariances, self.shape.triangle());
+        let (dense, products, to) = (inputs.dense.as_slice(), products.as_slice(), scores.as_mut_slice());
+        pulp::Arch::new().dispatch(Dense { means, covariances, dense, products, to });
         if let Some((shared, own)) = scores.split_first_mut().filter(|_| self.shared.is_some()) {
             own.iter_mut().for_each(|score| score.mean += shared.mean);
         }
@@ -271,6 +269,30 @@ impl Heads {
     }
 }
 
+/// Adds to scores what the dense inputs make of every lane, with the widest vectors that a machine has.
+struct Dense<'a> {
+    /// Blocks, and how many cells of them a lane has.
+    means: (&'a [f32], usize),
+    covariances: (&'a [f32], usize),
+    dense: &'a [f32],
+    products: &'a [f32],
+    to: &'a mut [Score],
+}
+
+impl pulp::NullaryFnOnce for Dense<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let ((means, dense), (covariances, triangle)) = (self.means, self.covariances);
+        let lanes = means.chunks_exact(dense.max(1)).zip(covariances.chunks_exact(triangle.max(1)));
+        for (score, (means, covariances)) in self.to.iter_mut().zip(lanes) {
+            score.mean += dot(means, self.dense);
+            score.variance = dot(covariances, self.products).max(0.0);
+        }
+    }
+}
+
 /// The products zᵢzⱼ in the order of a packed triangle, those below the diagonal doubled, as an entry
 /// there stands for two: zᵀΣz is the dot product of the two triangles.
 fn products(dense: &[f32]) -> Vec<f32> {
@@ -286,6 +308,7 @@ fn products(dense: &[f32]) -> Vec<f32> {
 /// Σ aᵢbᵢ as far as both reach, always added up in the same order: sixteen sums side by side, which a
 /// compiler may keep in vector registers, then those pairwise, then the rest.
 #[must_use]
+#[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     const WIDTH: usize = 16;
     let length = a.len().min(b.len());

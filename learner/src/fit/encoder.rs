@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 use pointsman_router::features::{Features, SURFACE_DIMS, SchemaHash, TAG_BUCKETS, TEXT_BUCKETS};
 use pointsman_router::projection::{
-    Numbers, PROJECTED_DIMS_MAX, PROJECTION_ROWS, Projection, ProjectionShape, Spread, narrowed, weigh,
+    PROJECTED_DIMS_MAX, PROJECTION_ROWS, Projection, ProjectionShape, Rows, Spread, narrowed, weigh, widened,
 };
 
 use super::sparse::{Sparse, SparseRow};
@@ -33,7 +33,7 @@ pub struct EncoderSettings {
 
 impl Default for EncoderSettings {
     fn default() -> Self {
-        Self { dims: 64, requests_min: 2, passes: 4, rows_max: 15_000 }
+        Self { dims: 48, requests_min: 2, passes: 4, rows_max: 15_000 }
     }
 }
 
@@ -91,21 +91,21 @@ impl Encoder {
     /// [`ProjectionShape`] when the directions are not whole rows.
     pub fn projection(&self, directions: &[f32]) -> Result<Projection, ProjectionShape> {
         let (dims, beside) = (self.vectors.ncols(), directions.len() / PROJECTION_ROWS);
-        let mut rows = Vec::with_capacity(PROJECTION_ROWS * (dims + beside));
+        let mut cells = Vec::with_capacity(PROJECTION_ROWS * (dims + beside));
         for (at, vector) in self.vectors.rows().into_iter().enumerate() {
-            rows.extend(vector.iter().zip(&self.spreads).map(|(x, (_, scale))| narrowed(x * scale)));
-            rows.extend(directions[at * beside..(at + 1) * beside].iter().map(|x| narrowed(*x)));
+            cells.extend(vector.iter().zip(&self.spreads).map(|(x, (_, scale))| x * scale));
+            cells.extend(&directions[at * beside..(at + 1) * beside]);
         }
         let mut shift: Vec<f32> = self.spreads.iter().map(|(mean, scale)| mean * scale).collect();
         shift.resize(dims + beside, 0.0);
-        let numbers = Numbers { surface: self.surface, shift, idf: self.idf.clone(), rows };
-        Projection::new(self.schema, (dims, beside), numbers)
+        let rows = Rows::new(&self.idf, dims + beside, &cells);
+        Projection::new(self.schema, dims, self.surface, (rows, shift))
     }
 }
 
 fn weighted(features: &Features, idf: &[f32], row: &mut SparseRow) {
     row.clear();
-    weigh(features, idf, |part, scale| row.extend(part.iter().map(|(at, x)| (*at, x * scale))));
+    weigh(features, |row| idf[row], |part, scale| row.extend(part.iter().map(|(at, x)| (*at, x * scale))));
 }
 
 /// Each dimension is centred and brought to the square root of its spread, which leaves the order of
@@ -120,7 +120,7 @@ fn spreads(height: usize, found: &RightVectors) -> Vec<(f32, f32)> {
 }
 
 /// ln((1 + n)/(1 + requests with the bucket)) + 1, scikit-learn's smooth IDF; zero for text that is too
-/// rare. The dimensions of a sketch count as they are.
+/// rare. The dimensions of a sketch count as they are. Rounded as the projection keeps it.
 fn idf(sample: &[Arc<Features>], requests_min: u32) -> Vec<f32> {
     let mut requests = vec![0_u32; PROJECTION_ROWS];
     for features in sample {
@@ -138,7 +138,7 @@ fn idf(sample: &[Arc<Features>], requests_min: u32) -> Vec<f32> {
         } else if requests < requests_min {
             0.0
         } else {
-            narrow(libm::log((1.0 + n) / (1.0 + f64::from(requests))) + 1.0)
+            widened(narrowed(narrow(libm::log((1.0 + n) / (1.0 + f64::from(requests))) + 1.0)))
         }
     };
     requests.into_iter().enumerate().map(weight).collect()

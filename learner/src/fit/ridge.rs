@@ -195,7 +195,6 @@ mod tests {
     use pointsman_router::clock::Draw;
 
     use super::*;
-    use crate::fit::dense::solve_symmetric;
     use crate::fit::sparse::SparseRow;
 
     /// The normal equations of one lane, solved directly.
@@ -212,7 +211,22 @@ mod tests {
                 }
             }
         }
-        solve_symmetric(gram, right.insert_axis(ndarray::Axis(1))).unwrap().column(0).to_owned()
+        solved(gram, right)
+    }
+
+    /// Gauss-Jordan elimination of a positive definite system.
+    fn solved(mut a: Array2<f64>, mut b: Array1<f64>) -> Array1<f64> {
+        for pivot in 0..b.len() {
+            let (row, right) = (&a.row(pivot) / a[[pivot, pivot]], b[pivot] / a[[pivot, pivot]]);
+            for other in (0..b.len()).filter(|other| *other != pivot) {
+                let times = a[[other, pivot]];
+                a.row_mut(other).scaled_add(-times, &row);
+                b[other] -= times * right;
+            }
+            a.row_mut(pivot).assign(&row);
+            b[pivot] = right;
+        }
+        b
     }
 
     fn check(lanes: usize, seen: usize) {

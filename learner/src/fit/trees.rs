@@ -81,7 +81,7 @@ impl Counts {
     pub fn add(&mut self, forest: &Forest, inputs: &[f32], (labels, means): (&Labels, &[f32])) {
         for leaf in forest.reached(inputs) {
             for (lane, label) in labels {
-                let cell = &mut self.cells[leaf * self.lanes + lane];
+                let cell = &mut self.cells[leaf as usize * self.lanes + lane];
                 cell.0 += f64::from(label - means[*lane]);
                 cell.1 += 1.0;
             }

@@ -8,77 +8,49 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use pointsman_router::features::{Features, SURFACE_DIMS};
+use pointsman_router::features::Features;
 use pointsman_router::forest::Forest;
 use pointsman_router::ids::ModelName;
-use pointsman_router::quality::{Landmarks, SURFACE_WEIGHT};
 
 use super::dense::Dense;
 use super::sample::in_order;
 use super::{Stage, TrainError, go_on};
-use crate::fit::kernels::Normal;
 use crate::fit::ridge::Labels;
 use crate::fit::sparse::PARTS;
 use crate::fit::trees::Counts;
 use crate::rows::{Rows, TrainingRow};
 
-/// The shapes of the learners that are filled row by row.
+/// What is filled row by row.
 #[derive(Debug)]
 pub(super) struct Shapes {
     /// ȳ of each lane.
     pub(super) means: Vec<f32>,
-    /// Landmarks without weights.
-    pub(super) landmarks: Landmarks,
     /// Trees without leaves.
     pub(super) forest: Forest,
 }
 
-/// What rows have filled them with.
-#[derive(Debug)]
-pub(super) struct Tally {
-    normal: Option<Normal>,
-    counts: Counts,
-    kernel: Vec<f32>,
-}
-
-impl Tally {
-    pub(super) fn new(shapes: &Shapes) -> Self {
-        Self { normal: None, counts: Counts::new(&shapes.forest, shapes.means.len()), kernel: Vec::new() }
+impl Shapes {
+    /// What no row has filled.
+    pub(super) fn counts(&self) -> Counts {
+        Counts::new(&self.forest, self.means.len())
     }
 
     /// Takes in the dense inputs of a row, without the constant.
-    pub(super) fn add(&mut self, shapes: &Shapes, dense: &[f32], labels: &Labels) {
-        let told = (labels, shapes.means.as_slice());
-        self.counts.add(&shapes.forest, dense, told);
-        self.kernel.clear();
-        self.kernel.extend_from_slice(dense);
-        self.kernel.iter_mut().take(SURFACE_DIMS).for_each(|s| *s *= SURFACE_WEIGHT);
-        let fresh = || Normal::new(&shapes.landmarks, dense.len(), shapes.means.len());
-        self.normal.get_or_insert_with(fresh).add(&shapes.landmarks.kernels(&self.kernel), told);
+    pub(super) fn count(&self, counts: &mut Counts, dense: &[f32], labels: &Labels) {
+        counts.add(&self.forest, dense, (labels, &self.means));
     }
 
-    fn merge(&mut self, other: Self) {
-        self.counts.merge(&other.counts);
-        match (&mut self.normal, other.normal) {
-            (Some(normal), Some(more)) => normal.merge(&more),
-            (normal @ None, more) => *normal = more,
-            (Some(_), None) => {}
-        }
-    }
-
-    /// The learners.
-    pub(super) fn filled(self, shapes: &Shapes) -> (Landmarks, Forest) {
-        let bare = &shapes.landmarks;
-        let weights = self.normal.map(|normal| normal.weights(bare)).unwrap_or_default();
-        (Landmarks { weights, ..bare.clone() }, Forest { leaves: self.counts.leaves(), ..shapes.forest.clone() })
+    /// The trees with their leaves.
+    pub(super) fn filled(&self, counts: &Counts) -> Forest {
+        Forest { leaves: counts.leaves(), ..self.forest.clone() }
     }
 }
 
 /// The parts together, in their order.
-pub(super) fn merged(parts: Vec<Tally>, shapes: &Shapes) -> Tally {
+pub(super) fn merged(parts: Vec<Counts>, shapes: &Shapes) -> Counts {
     let mut parts = parts.into_iter();
-    let mut all = parts.next().unwrap_or_else(|| Tally::new(shapes));
-    parts.for_each(|part| all.merge(part));
+    let mut all = parts.next().unwrap_or_else(|| shapes.counts());
+    parts.for_each(|part| all.merge(&part));
     all
 }
 
@@ -103,7 +75,7 @@ pub(super) fn of_all<R: Rows>(
     dense: &Dense<'_>,
     shapes: &Shapes,
     (models, told): (&[ModelName], Told<'_>),
-) -> Result<Tally, TrainError<R::Error>> {
+) -> Result<Counts, TrainError<R::Error>> {
     let lanes: BTreeMap<&ModelName, usize> = models.iter().enumerate().map(|(lane, name)| (name, lane)).collect();
     std::thread::scope(|scope| {
         let (mut inlets, mut running) = (Vec::new(), Vec::new());
@@ -126,17 +98,17 @@ pub(super) fn of_all<R: Rows>(
 }
 
 /// Every [`PARTS`]th row of what comes.
-fn work(chunks: &Receiver<Chunk>, part: usize, dense: &Dense<'_>, shapes: &Shapes) -> Tally {
-    let mut tally = Tally::new(shapes);
+fn work(chunks: &Receiver<Chunk>, part: usize, dense: &Dense<'_>, shapes: &Shapes) -> Counts {
+    let mut counts = shapes.counts();
     for chunk in chunks {
         let mine = || chunk.iter().skip(part).step_by(PARTS);
         let features: Vec<&Arc<Features>> = mine().map(|(features, _)| features).collect();
         let rows = dense.of_few(&features);
         for (row, (_, labels)) in rows.chunks_exact(dense.inputs()).zip(mine()) {
-            tally.add(shapes, row, labels);
+            shapes.count(&mut counts, row, labels);
         }
     }
-    tally
+    counts
 }
 
 fn read<R: Rows>(

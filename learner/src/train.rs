@@ -176,10 +176,10 @@ pub fn train<R: Rows>(
     go_on(tell(Stage::FittingModels, 0.95))?;
     last.quality.platt = platt;
     let origin = Origin { rows: sample.read, labels: sample.labels_read(), seed: settings.seed };
-    let Fitted { projection, quality, .. } = last;
+    let Fitted { projection, quality, solution } = last;
     let (kind, topics) = (settings.kind, work.topics());
     let mut artifact = Artifact { kind, origin, projection, quality, topics, certainty: Vec::new() };
-    artifact.certainty = certainty(&artifact, sample.judged());
+    artifact.certainty = work.certainty(&artifact, &solution);
     Ok(Trained { artifact, report })
 }
 
@@ -288,13 +288,32 @@ impl<'a> Work<'a> {
     /// The scores of all models on each row from `kept` on.
     fn scores(&self, fitted: &Fitted, kept: usize) -> Vec<Vec<f32>> {
         let images = fitted.solution.images(self.matrix);
-        let rows: Vec<(usize, &[f32])> = images.iter().map(Vec::as_slice).enumerate().skip(kept).collect();
-        each(&rows, |(at, directions)| {
-            let mut projected = vec![1.0];
-            projected.extend(self.inputs.row(*at));
-            projected.extend_from_slice(directions.get(..self.lanes()).unwrap_or_default());
-            fitted.quality.scores(&projected)
-        })
+        let rows: Vec<(usize, &Vec<f32>)> = images.iter().enumerate().skip(kept).collect();
+        each(&rows, |row| fitted.quality.scores(&self.projected(*row)))
+    }
+
+    /// What the projection makes of a row, from the regression's images of it.
+    fn projected(&self, (at, images): (usize, &Vec<f32>)) -> Vec<f32> {
+        let mut projected = vec![1.0];
+        projected.extend(self.inputs.row(at));
+        projected.extend_from_slice(images.get(..self.lanes()).unwrap_or_default());
+        projected
+    }
+
+    /// How certain the heads on the artifact begin; lanes know nothing of each other and go side by side.
+    fn certainty(&self, artifact: &Artifact, solution: &Solution) -> Vec<f32> {
+        let images = solution.images(self.matrix);
+        let of = |part: usize| {
+            let mine = |labels: &Labels| {
+                labels.iter().map(|(lane, _)| *lane).filter(|lane| lane % PARTS == part).collect()
+            };
+            let rows = images.iter().enumerate().zip(&self.labels);
+            certainty(artifact, rows.map(|(row, labels)| (self.projected(row), mine(labels))))
+        };
+        let parts = side_by_side(of);
+        let cells = artifact.shape().triangle();
+        let lane = |lane: usize| parts.get(lane % PARTS)?.chunks_exact(cells).nth(lane);
+        (0..self.lanes()).filter_map(lane).flatten().copied().collect()
     }
 
     /// Held-out scores with their labels, by model.

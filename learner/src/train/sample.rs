@@ -150,11 +150,6 @@ impl Sample {
         Ok(Self { models, rows, sums: fitted, read: 0, left_out: 0 })
     }
 
-    /// Each row with the lanes of the models that were judged on it.
-    pub(super) fn judged(&self) -> impl Iterator<Item = (&Features, impl Iterator<Item = usize>)> {
-        self.rows.iter().map(|row| (&*row.features, row.labels.iter().map(|(lane, _)| *lane)))
-    }
-
     /// Whether every judged row was kept.
     pub(super) fn is_whole(&self) -> bool {
         self.left_out == 0

@@ -219,6 +219,8 @@ impl Online {
                 reading.shift(heads, y - reading.probability());
                 reading.narrow(heads, f64::from(self.settings.overlap));
                 update::grow_older(heads);
+                let changed = self.changes.changed().filter(|other| *other != lane);
+                changed.for_each(|other| loosen::regrow(heads, other, self.settings.regrow));
             }
             (Some(a), Some(b)) => reading.shift(heads, b - a),
             (Some(a), None) => reading.shift(heads, reading.probability() - a),

@@ -43,6 +43,8 @@ pub struct BanditSettings {
     /// How much faster than alone each sparse input grows certain: n-grams of one text tell the same
     /// thing many times, and a diagonal covariance does not see it.
     pub overlap: f32,
+    /// Variance of its constant that a head which was loosened gains with each label of another model, for a while.
+    pub regrow: f32,
 }
 
 impl Default for BanditSettings {
@@ -57,12 +59,13 @@ impl Default for BanditSettings {
             shared: Some(Prior::SHARED),
             alarms: true,
             overlap: 10.0,
+            regrow: 0.005,
         }
     }
 }
 
 /// Changes whenever equal settings learn or choose otherwise.
-const BANDIT_VERSION: &str = "pointsman bandit 3";
+const BANDIT_VERSION: &str = "pointsman bandit 4";
 
 impl BanditSettings {
     /// Over this many dense inputs of length about one, the constant among them, and no sparse ones: the
@@ -75,6 +78,7 @@ impl BanditSettings {
             cooling: Cooling::none(0.25),
             prior: Prior { bias: 4.0, surface: 4.0, projected: 4.0, sparse: 0.0 },
             shared: None,
+            regrow: 0.0,
             ..Self::default()
         }
     }
@@ -97,7 +101,7 @@ impl BanditSettings {
     /// The version of the artifact with features of this meaning: `bandit-` and 16 hex digits.
     #[must_use]
     pub fn version(&self, schema: SchemaHash) -> PolicyVersion {
-        let Self { shape, scatter, cooling, floor, prior, shared, alarms, overlap } = *self;
+        let Self { shape, scatter, cooling, floor, prior, shared, alarms, overlap, regrow } = *self;
         let mut text = format!("{BANDIT_VERSION} {:016x} {} {}", schema.0, shape.dense, shape.sparse);
         // Writing to a String cannot fail.
         for setting in [cooling.first, cooling.least, cooling.labels, floor] {
@@ -109,7 +113,7 @@ impl BanditSettings {
                 let _ = write!(text, " {:08x}", setting.to_bits());
             }
         }
-        let _ = write!(text, " overlap {:08x}", overlap.to_bits());
+        let _ = write!(text, " overlap {:08x} regrow {:08x}", overlap.to_bits(), regrow.to_bits());
         PolicyVersion::from(format!("bandit-{:016x}", xxh3_64(text.as_bytes())))
     }
 }

@@ -215,14 +215,14 @@ async fn describe(
             (rules.version().clone(), PolicyKind::Rules, settings)
         }
         None => {
-            let BanditSettings { shape, scatter, cooling, floor, prior, shared, alarms, overlap } =
+            let BanditSettings { shape, scatter, cooling, floor, prior, shared, alarms, overlap, regrow } =
                 BanditSettings::default();
             let prior_of = |Prior { bias, surface, projected, sparse }: Prior| {
                 json!({"bias": bias,
                    "surface": surface, "projected": projected, "sparse": sparse})
             };
             let settings = json!({"width_first": cooling.first, "width_least": cooling.least,
-                   "width_labels": cooling.labels, "floor": floor, "overlap": overlap,
+                   "width_labels": cooling.labels, "floor": floor, "overlap": overlap, "regrow": regrow,
                    "prior": prior_of(prior), "prior_shared": shared.map(prior_of), "scatter": scatter.as_str(), "alarms": alarms,
                    "inputs_dense": shape.dense, "inputs_sparse": shape.sparse});
             (opening.cold.version(), PolicyKind::Bandit, settings)

@@ -52,6 +52,11 @@ impl Changes {
         rings
     }
 
+    /// The lanes whose alarm has rung.
+    pub(super) fn changed(&self) -> impl Iterator<Item = usize> {
+        self.lanes.iter().enumerate().filter(|(_, (alarm, _))| alarm.resets > 0).map(|(lane, _)| lane)
+    }
+
     /// Takes in a logarithm of cost or latency; true when the forecast is to begin anew.
     pub(super) fn call(
         &mut self,

@@ -7,6 +7,11 @@
 //!
 //! Its age is forgotten, so its draws are as bold as those of a new one. What is shared stays.
 //!
+//! A model that changed once may change back, and one that was given up is no longer looked at: so for a
+//! while each label of another model makes the constant of its head a little less certain ([`regrow`]), until
+//! a draw tries it again. On recorded outcomes a model that grew worse by .3 and then recovered is back
+//! with it in a hundred requests, and without it not in three hundred and fifty.
+//!
 //! Reckoned in f64 by Gauss-Jordan elimination, which needs no pivots where all eigenvalues are positive;
 //! rounding that made one of them negative ends in the prior.
 
@@ -39,6 +44,18 @@ pub(super) fn loosen(heads: &mut Heads, lane: usize) {
         if now > 0.0 && now < first {
             *cell = mix(now.recip(), first.recip()).recip() as f32;
         }
+    }
+}
+
+/// Labels of all models for which a head that was loosened grows less certain.
+const REGROWS_LABELS: f32 = 1_000.0;
+
+/// Makes the constant of a loosened head less certain by so much variance, up to the prior's.
+pub(super) fn regrow(heads: &mut Heads, lane: usize, by: f32) {
+    if heads.age(lane) < REGROWS_LABELS {
+        let (entries, most) = (heads.shape().triangle(), heads.prior(lane).bias);
+        let constant = &mut heads.blocks_mut().dense_covariances[lane * entries];
+        *constant = constant.max((*constant + by).min(most));
     }
 }
 

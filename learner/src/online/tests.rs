@@ -407,6 +407,34 @@ fn a_model_that_changed_is_loosened_alone_and_told_of() {
 }
 
 #[test]
+fn a_loosened_head_grows_less_certain_while_others_are_asked_and_for_a_while_alone() {
+    let (mut online, mut seq) = until_the_alarm();
+    let features = blank([0.2; 8]);
+    let inputs = Inputs::of(&features);
+    let mut draw = Draw::from_seed(9);
+    for _ in 0..60 {
+        seq += 1;
+        label(&mut online, seq, &features, "a", (None, Some(0.0)));
+    }
+    let variance = |o: &Online| o.heads.score(&inputs)[1].variance;
+    let mut others = |online: &mut Online, labels: u64| {
+        for _ in 0..labels {
+            seq += 1;
+            let y = f64::from(u8::from(draw.uniform() < 0.9));
+            label(online, seq, &features, "b", (None, Some(y)));
+        }
+        variance(online)
+    };
+    let known = variance(&online);
+    let later = others(&mut online, 100);
+    let grown = f64::from(later - known);
+    assert!((grown - 100.0 * f64::from(online.settings.regrow)).abs() < 0.01, "{known} {later}");
+    let most = others(&mut online, 900);
+    assert!(most < known + online.settings.prior.bias, "{most}");
+    assert_eq!(others(&mut online, 300).to_bits(), most.to_bits(), "for a while only");
+}
+
+#[test]
 fn corrections_and_withdrawals_do_not_ring() {
     let (mut online, seq) = until_the_alarm();
     let (resets, alerts) = (online.resets("b"), online.alerts_total());

@@ -1,7 +1,11 @@
 //! What a call of a model is going to cost and how long it is going to take.
 //!
 //! Kept apart from quality, so that a price change is known at once and a slow day does not look
-//! like a wrong answer. `learner::online` updates the heads in trace order; here they are read.
+//! like a wrong answer. `learner::online` updates the heads in trace order; here they are read. Where a
+//! fitted policy knows more of a request than its size, it says how far the request leans
+//! ([`crate::expense`]), and the line is moved by that and narrowed.
+//!
+//! A forecast is an expectation and must never be taken for a limit: money is held by the price card.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,8 +69,63 @@ impl LogLine {
     }
 }
 
-fn log_bytes(prompt_bytes: u32) -> f64 {
+/// ln(prompt bytes), the x of every line.
+#[must_use]
+pub fn log_bytes(prompt_bytes: u32) -> f64 {
     libm::log(f64::from(prompt_bytes.max(1)))
+}
+
+/// How far a request departs from others of its size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lean {
+    /// What is added to the mean of the logarithm.
+    pub shift: f64,
+    /// The share of the variance that is left once this is known.
+    pub spread: f64,
+}
+
+/// No lean is taken for more than a factor of four: beyond, there was nothing to fit on.
+const SHIFT_MAX: f64 = 2.0 * std::f64::consts::LN_2;
+
+impl Lean {
+    /// Nothing is known beyond the size.
+    pub const NONE: Self = Self { shift: 0.0, spread: 1.0 };
+
+    /// A line's mean and variance with what is known of the request; one that is no number changes nothing.
+    fn of(self, (mean, variance): (f64, f64)) -> (f64, f64) {
+        if self.shift.is_finite() && self.spread.is_finite() {
+            (mean + self.shift.clamp(-SHIFT_MAX, SHIFT_MAX), variance * self.spread.clamp(0.0, 1.0))
+        } else {
+            (mean, variance)
+        }
+    }
+}
+
+/// The leans of one model's calls.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Leans {
+    /// Of output tokens.
+    pub tokens_out: Lean,
+    /// Of the cost, for models that are metered.
+    pub cost: Lean,
+    /// Of the latency.
+    pub latency: Lean,
+}
+
+impl Leans {
+    /// Nothing is known beyond the size.
+    pub const NONE: Self = Self { tokens_out: Lean::NONE, cost: Lean::NONE, latency: Lean::NONE };
+}
+
+/// A request, as far as a forecast goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Foreseen {
+    /// UTF-8 bytes that are sent.
+    pub prompt_bytes: u32,
+    /// What the caller allows.
+    pub output_tokens_max: Option<u32>,
+    /// What is known of it beyond its size.
+    pub leans: Leans,
 }
 
 /// What was seen of one model's calls.
@@ -95,27 +154,28 @@ pub struct Forecasts {
 }
 
 impl Forecasts {
-    /// The expectation for one call with a prompt of this length.
+    /// The expectation for one call with this request. Never above what the price card allows.
     #[must_use]
-    pub fn forecast(&self, card: &ModelCard, prompt_bytes: u32, output_tokens_max: Option<u32>) -> Forecast {
+    pub fn forecast(&self, card: &ModelCard, request: &Foreseen) -> Forecast {
         let seen = self.models.get(&card.name).copied().unwrap_or_default();
+        let Foreseen { prompt_bytes, output_tokens_max, leans } = *request;
+        let predict = |line: &LogLine, lean: Lean| line.predict(prompt_bytes).map(|found| lean.of(found));
         let cost = match &card.pricing {
             Pricing::PerToken(price) => {
                 let cap = f64::from(card.output_cap(output_tokens_max));
-                let tokens_out = seen.tokens_out.predict(prompt_bytes).map_or(TOKENS_OUT_UNSEEN, log_normal_mean);
+                let tokens_out =
+                    predict(&seen.tokens_out, leans.tokens_out).map_or(TOKENS_OUT_UNSEEN, log_normal_mean);
                 let tokens_in = f64::from(prompt_bytes) / BYTES_PER_TOKEN;
                 price.cost(whole(tokens_in), whole(tokens_out.min(cap))).unwrap_or(NanoUsd::MAX)
             }
             Pricing::Metered { max_per_call } => {
-                seen.cost_nanos.predict(prompt_bytes).map_or(*max_per_call, |line| {
+                predict(&seen.cost_nanos, leans.cost).map_or(*max_per_call, |line| {
                     let nanos = i64::try_from(whole(log_normal_mean(line))).unwrap_or(i64::MAX);
                     NanoUsd::new(nanos).min(*max_per_call)
                 })
             }
         };
-        let latency_p95 = seen
-            .latency_us
-            .predict(prompt_bytes)
+        let latency_p95 = predict(&seen.latency_us, leans.latency)
             .map(|(mean, variance)| Duration::from_micros(whole(libm::exp(mean + Z95 * variance.sqrt()))));
         Forecast { cost, latency_p95 }
     }
@@ -163,7 +223,25 @@ mod tests {
             timeout: Duration::from_secs(1),
             family: None,
         };
-        let forecast = Forecasts::default().forecast(&card, 400, None);
+        let request = Foreseen { prompt_bytes: 400, output_tokens_max: None, leans: Leans::NONE };
+        let forecast = Forecasts::default().forecast(&card, &request);
         assert_eq!(forecast, Forecast { cost: NanoUsd::new(70), latency_p95: None });
+    }
+
+    #[test]
+    fn a_lean_moves_the_mean_narrows_it_and_is_bounded() {
+        let check = |lean: Lean, wanted: (f64, f64)| {
+            let found = lean.of((3.0, 0.5));
+            assert!(
+                (found.0 - wanted.0).abs() < 1e-12 && (found.1 - wanted.1).abs() < 1e-12,
+                "{lean:?} {found:?}"
+            );
+        };
+        check(Lean::NONE, (3.0, 0.5));
+        check(Lean { shift: -0.5, spread: 0.5 }, (2.5, 0.25));
+        check(Lean { shift: 9.0, spread: 0.0 }, (3.0 + 4_f64.ln(), 0.0));
+        check(Lean { shift: -9.0, spread: 7.0 }, (3.0 - 4_f64.ln(), 0.5));
+        check(Lean { shift: f64::NAN, spread: 0.1 }, (3.0, 0.5));
+        check(Lean { shift: 1.0, spread: f64::INFINITY }, (3.0, 0.5));
     }
 }

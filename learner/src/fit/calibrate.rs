@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn the_level_of_a_few_rows_stays() {
         let few = drawn(1.0, 0.4, 500, 4);
-        let mean = |of: &dyn Fn(&Pair) -> f32| few.iter().map(|pair| of(pair)).sum::<f32>() / 500.0;
-        let found = platt(&[few.clone()])[0];
+        let mean = |of: &dyn Fn(&Pair) -> f32| few.iter().map(of).sum::<f32>() / 500.0;
+        let found = platt(std::slice::from_ref(&few))[0];
         let told = mean(&|(score, _)| 1.0 / (1.0 + (-found.logit(*score)).exp()));
         let (scored, judged) = (mean(&|pair| pair.0), mean(&|pair| pair.1));
         assert!((told - scored).abs() < 0.1 * (judged - scored), "{scored} {told} {judged}");

@@ -276,7 +276,7 @@ fn artifact(schema: SchemaHash) -> Artifact {
     let quality =
         Quality { models: names(), means: vec![0.6; MODELS], forest, platt: vec![Platt::IDENTITY; MODELS] };
     let shape = Shape { dense: 1 + inputs, sparse: 0 };
-    let head = LeanHead { weights: (0..shape.dense).map(|i| 0.01 * noise(i)).collect(), slope: 0.01, spread: 0.5 };
+    let head = LeanHead { weights: (0..shape.dense).map(|i| 0.01 * noise(i)).collect(), slope: 0.01 };
     let lean = ModelExpense { tokens_out: head.clone(), cost: head.clone(), latency: head };
     Artifact {
         kind: ArtifactKind::Hybrid,

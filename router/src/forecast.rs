@@ -3,7 +3,8 @@
 //! Kept apart from quality, so that a price change is known at once and a slow day does not look
 //! like a wrong answer. `learner::online` updates the heads in trace order; here they are read. Where a
 //! fitted policy knows more of a request than its size, it says how far the request leans
-//! ([`crate::expense`]), and the line is moved by that and narrowed.
+//! ([`crate::expense`]), and the line is moved by that; the line of such a policy learns from calls
+//! that were freed of their lean.
 //!
 //! A forecast is an expectation and must never be taken for a limit: money is held by the price card.
 
@@ -75,46 +76,31 @@ pub fn log_bytes(prompt_bytes: u32) -> f64 {
     libm::log(f64::from(prompt_bytes.max(1)))
 }
 
-/// How far a request departs from others of its size.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Lean {
-    /// What is added to the mean of the logarithm.
-    pub shift: f64,
-    /// The share of the variance that is left once this is known.
-    pub spread: f64,
-}
-
-/// No lean is taken for more than a factor of four: beyond, there was nothing to fit on.
-const SHIFT_MAX: f64 = 2.0 * std::f64::consts::LN_2;
-
-impl Lean {
-    /// Nothing is known beyond the size.
-    pub const NONE: Self = Self { shift: 0.0, spread: 1.0 };
-
-    /// A line's mean and variance with what is known of the request; one that is no number changes nothing.
-    fn of(self, (mean, variance): (f64, f64)) -> (f64, f64) {
-        if self.shift.is_finite() && self.spread.is_finite() {
-            (mean + self.shift.clamp(-SHIFT_MAX, SHIFT_MAX), variance * self.spread.clamp(0.0, 1.0))
-        } else {
-            (mean, variance)
-        }
-    }
-}
-
-/// The leans of one model's calls.
+/// How far calls of a model depart, on a request, from those on others of its size: what is added to the
+/// mean of each logarithm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Leans {
     /// Of output tokens.
-    pub tokens_out: Lean,
+    pub tokens_out: f64,
     /// Of the cost, for models that are metered.
-    pub cost: Lean,
+    pub cost: f64,
     /// Of the latency.
-    pub latency: Lean,
+    pub latency: f64,
 }
+
+/// No lean counts for more than a factor of four: beyond, there was nothing to fit on.
+const LEAN_MAX: f64 = 2.0 * std::f64::consts::LN_2;
 
 impl Leans {
     /// Nothing is known beyond the size.
-    pub const NONE: Self = Self { tokens_out: Lean::NONE, cost: Lean::NONE, latency: Lean::NONE };
+    pub const NONE: Self = Self { tokens_out: 0.0, cost: 0.0, latency: 0.0 };
+
+    /// The leans as they count: bounded, and nothing where one is no number.
+    #[must_use]
+    pub fn held(self) -> Self {
+        let held = |lean: f64| if lean.is_nan() { 0.0 } else { lean.clamp(-LEAN_MAX, LEAN_MAX) };
+        Self { tokens_out: held(self.tokens_out), cost: held(self.cost), latency: held(self.latency) }
+    }
 }
 
 /// A request, as far as a forecast goes.
@@ -159,7 +145,9 @@ impl Forecasts {
     pub fn forecast(&self, card: &ModelCard, request: &Foreseen) -> Forecast {
         let seen = self.models.get(&card.name).copied().unwrap_or_default();
         let Foreseen { prompt_bytes, output_tokens_max, leans } = *request;
-        let predict = |line: &LogLine, lean: Lean| line.predict(prompt_bytes).map(|found| lean.of(found));
+        let leans = leans.held();
+        let predict =
+            |line: &LogLine, lean: f64| line.predict(prompt_bytes).map(|(mean, variance)| (mean + lean, variance));
         let cost = match &card.pricing {
             Pricing::PerToken(price) => {
                 let cap = f64::from(card.output_cap(output_tokens_max));
@@ -229,19 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn a_lean_moves_the_mean_narrows_it_and_is_bounded() {
-        let check = |lean: Lean, wanted: (f64, f64)| {
-            let found = lean.of((3.0, 0.5));
-            assert!(
-                (found.0 - wanted.0).abs() < 1e-12 && (found.1 - wanted.1).abs() < 1e-12,
-                "{lean:?} {found:?}"
-            );
+    fn a_lean_is_bounded() {
+        let check = |lean: f64, wanted: f64| {
+            let held = Leans { tokens_out: lean, cost: 0.0, latency: lean }.held();
+            assert!((held.tokens_out - wanted).abs() < 1e-12 && (held.latency - wanted).abs() < 1e-12, "{held:?}");
+            assert_eq!(Leans { cost: held.cost, ..Leans::NONE }, Leans::NONE);
         };
-        check(Lean::NONE, (3.0, 0.5));
-        check(Lean { shift: -0.5, spread: 0.5 }, (2.5, 0.25));
-        check(Lean { shift: 9.0, spread: 0.0 }, (3.0 + 4_f64.ln(), 0.0));
-        check(Lean { shift: -9.0, spread: 7.0 }, (3.0 - 4_f64.ln(), 0.5));
-        check(Lean { shift: f64::NAN, spread: 0.1 }, (3.0, 0.5));
-        check(Lean { shift: 1.0, spread: f64::INFINITY }, (3.0, 0.5));
+        check(-0.5, -0.5);
+        check(9.0, 4_f64.ln());
+        check(f64::NEG_INFINITY, -4_f64.ln());
+        check(f64::NAN, 0.0);
     }
 }

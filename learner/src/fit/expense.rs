@@ -10,8 +10,7 @@
 //!
 //! What is not known (a zero in the row) is left out, never taken for a small number. How far a head may
 //! be trusted is told by rows that were held out: it is multiplied by the factor that fits them best,
-//! from nothing to whole, and the share of the variance that it leaves there is kept with it. A head
-//! that helps nothing there, or had too few rows, stays without weights.
+//! from nothing to whole. A head that helps nothing there, or had too few rows, stays without weights.
 
 #![expect(clippy::indexing_slicing, reason = "moments of a number of variables that is fixed when they are made")]
 
@@ -231,7 +230,7 @@ impl Judged {
         self.products = [rr + rest * rest, rl + rest * lean, ll + lean * lean];
     }
 
-    /// The factor of the lean, and the share of the variance that it leaves. About the means: a level that
+    /// The factor of the lean, and the share of the variance that it explains. About the means: a level that
     /// moved since is the online line's to follow.
     fn verdict(&self) -> Option<(f64, f64)> {
         let ([r, l], [rr, rl, ll]) = (self.sums, self.products);
@@ -240,8 +239,7 @@ impl Judged {
             return None;
         }
         let factor = (rl / (ll + DOUBT_ROWS * rr / self.n)).clamp(0.0, 1.0);
-        let left = (rr - 2.0 * factor * rl + factor * factor * ll) / rr;
-        Some((factor, left.clamp(0.0, 1.0)))
+        Some((factor, (2.0 * factor * rl - factor * factor * ll) / rr))
     }
 }
 
@@ -259,14 +257,11 @@ fn judge(rows: &SpentRows<'_>, lines: &[Option<Line>]) -> Vec<Judged> {
 
 /// The head of all rows, as far as those that were held out trust it; and what it explains of them.
 fn finished(all: &Moments, judged: &Judged) -> (LeanHead, Option<f64>) {
-    let nothing = LeanHead { spread: 1.0, ..LeanHead::default() };
-    let (Some((factor, left)), Some(line)) = (judged.verdict(), Line::fit(all)) else { return (nothing, None) };
-    if factor <= 0.0 {
-        return (nothing, Some(0.0));
-    }
+    let Some((factor, explained)) = judged.verdict() else { return (LeanHead::default(), None) };
+    let Some(line) = Line::fit(all).filter(|_| factor > 0.0) else { return (LeanHead::default(), Some(0.0)) };
     let constant = line.lean_slope * line.size - line.lean_level;
     let weights = std::iter::once(&constant).chain(&line.weights).map(|w| narrow(factor * w)).collect();
-    (LeanHead { weights, slope: narrow(factor * line.lean_slope), spread: narrow(left) }, Some(1.0 - left))
+    (LeanHead { weights, slope: narrow(factor * line.lean_slope) }, Some(explained))
 }
 
 /// The solution of a symmetric positive definite system (a packed lower triangle), by Cholesky. α keeps every

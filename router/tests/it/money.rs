@@ -1,6 +1,6 @@
 //! Money decides who may be called, holds the worst case and is never spent twice.
 
-use pointsman_router::forecast::{Lean, Leans};
+use pointsman_router::forecast::Leans;
 use pointsman_router::money::NanoUsd;
 use pointsman_router::pipeline::{ErrorKind, Metering};
 use pointsman_router::request::RouteRequest;
@@ -64,8 +64,7 @@ fn a_lean_moves_what_is_expected_and_never_what_is_held() {
     let told = |shift: f64, max_cost_usd_micros| {
         paused(async {
             let spec = Spec { spent: Some(200), seen: Some(ms(40)), ..model("a", "x").costs(1_000) };
-            let lean = Lean { shift, spread: 1.0 };
-            let leans = Leans { tokens_out: lean, cost: lean, latency: lean };
+            let leans = Leans { tokens_out: shift, cost: shift, latency: shift };
             let stand = Setup { leans, ..Setup::of([spec]).budget(1_000) }.build();
             let trace = stand.route(RouteRequest { max_cost_usd_micros, ..ask("q") }).await.unwrap();
             let of = trace.decision.candidate("a").unwrap();

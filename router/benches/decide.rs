@@ -306,6 +306,12 @@ fn fitted(c: &mut Criterion) {
     let projected = artifact.projection.project(&features);
     c.bench_function("project", |b| b.iter(|| artifact.projection.project(black_box(&features))));
     c.bench_function("qualities", |b| b.iter(|| artifact.quality.logits(black_box(&projected))));
+    let names = names();
+    c.bench_function("leans", |b| {
+        b.iter(|| {
+            names.iter().map(|name| artifact.leans(&projected, black_box(900), name.as_str()).cost).sum::<f64>()
+        });
+    });
     let snapshot = snapshot(HybridPolicy::new(Arc::clone(&artifact), policy));
     let sink: Arc<dyn TraceSink> = Arc::new(NoTraces);
     c.bench_function("fitted", |b| {

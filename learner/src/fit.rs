@@ -2,6 +2,7 @@
 
 pub mod calibrate;
 pub mod encoder;
+pub mod expense;
 pub mod ridge;
 pub mod sparse;
 pub mod svd;

@@ -6,6 +6,9 @@
 //! and on nothing else: no clock, no chance, no machine's own mathematics, so a rebuild from all rows
 //! equals the state that was reached live, bit for bit.
 //!
+//! What a fitted artifact says of a request's cost and latency beyond its size is taken off before the
+//! forecasts learn, and put on again where they are read ([`pointsman_router::expense`]).
+//!
 //! Readers get snapshots behind an `Arc`. While a snapshot is alive, the next lesson copies the heads
 //! (about 50 KiB per model); where none is, as in a replay that drops its snapshot first, nothing is
 //! copied.
@@ -50,7 +53,7 @@ use pointsman_router::artifact::Artifact;
 use pointsman_router::bandit::{BanditPolicy, BanditSettings};
 use pointsman_router::cooling::Cooling;
 use pointsman_router::features::{Features, SchemaHash};
-use pointsman_router::forecast::{Forecasts, LogLine};
+use pointsman_router::forecast::{Forecasts, Leans, LogLine};
 use pointsman_router::heads::Heads;
 use pointsman_router::hybrid::{HybridPolicy, Standing};
 use pointsman_router::ids::{ModelName, PolicyVersion};
@@ -101,6 +104,8 @@ pub struct Call<'a> {
     pub model: &'a ModelName,
     /// UTF-8 bytes that were sent.
     pub prompt_bytes: u32,
+    /// What [`Online::project`] makes of the request's features.
+    pub projected: &'a [f32],
     /// Output tokens; zero when they are not known.
     pub tokens_out: u64,
     /// What it cost; zero when it is not known.
@@ -228,13 +233,24 @@ impl Online {
         }
     }
 
-    /// Takes in what a call did cost and take. Rows come in trace sequence; one row may bring several.
+    /// What the artifact makes of the features of a row, for its calls; empty where there is none.
+    #[must_use]
+    pub fn project(&self, features: &Features) -> Vec<f32> {
+        let of = self.artifact.as_ref().filter(|artifact| artifact.projection.schema() == features.schema);
+        of.map(|artifact| artifact.projection.project(features)).unwrap_or_default()
+    }
+
+    /// Takes in what a call did cost and take, freed of what the artifact says of the request. Rows come in trace sequence; one row may bring several.
     pub fn observe(&mut self, seq: u64, call: &Call<'_>) {
         self.trace_mark = self.trace_mark.max(seq);
-        let Call { model, prompt_bytes, tokens_out, cost, latency } = *call;
-        let (cost, latency) = (cost.nanos() as f64, latency.as_micros() as f64);
+        let Call { model, prompt_bytes, projected, tokens_out, cost, latency } = *call;
+        let leans = self.artifact.as_ref().map(|fitted| fitted.leans(projected, prompt_bytes, model.as_str()));
+        let leans = leans.unwrap_or(Leans::NONE);
+        let upright = |found: f64, lean: f64| found * libm::exp(-lean);
+        let cost = upright(cost.nanos() as f64, leans.cost);
+        let latency = upright(latency.as_micros() as f64, leans.latency);
         let seen = Arc::make_mut(&mut self.forecasts).models.entry(model.clone()).or_default();
-        seen.tokens_out.observe(prompt_bytes, tokens_out as f64);
+        seen.tokens_out.observe(prompt_bytes, upright(tokens_out as f64, leans.tokens_out));
         let lines =
             [(Watched::Cost, &mut seen.cost_nanos, cost), (Watched::Latency, &mut seen.latency_us, latency)];
         for (what, line, found) in lines {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, Axis};
 use pointsman_router::artifact::{Artifact, ArtifactKind, Origin};
+use pointsman_router::expense::Expense;
 use pointsman_router::features::{Features, SURFACE_DIMS};
 use pointsman_router::ids::TaskType;
 use pointsman_router::projection::{Projection, ProjectionShape};
@@ -32,6 +33,7 @@ pub use self::report::{ModelReport, RoutingReport, TrainingReport};
 use self::sample::{Sample, Sum};
 use self::tally::{Shapes, Told};
 use crate::fit::encoder::{Encoder, EncoderSettings};
+use crate::fit::expense::{self, Explained, SpentRows};
 use crate::fit::ridge::{Labels, Main, Problem, RidgeSettings, Solution};
 use crate::fit::sparse::{PARTS, Sparse, side_by_side};
 use crate::fit::trees::{self, Counts};
@@ -163,7 +165,8 @@ pub fn train<R: Rows>(
     go_on(tell(Stage::Calibrating, 0.55))?;
     let scores = work.scores(&first, kept);
     let platt = calibrate::platt(&work.held_out(&scores, kept));
-    let report = report::report(&sample, &first.quality, &platt, (kept, &scores));
+    let (expense, explained) = work.expense(kept);
+    let report = report::report(&sample, &first.quality, &platt, (kept, &scores), &explained);
     go_on(tell(Stage::FittingModels, 0.6))?;
     let (last, shapes) = work.shapes(features.len(), first.solution);
     let counts = if sample.is_whole() {
@@ -178,7 +181,7 @@ pub fn train<R: Rows>(
     let origin = Origin { rows: sample.read, labels: sample.labels_read(), seed: settings.seed };
     let Fitted { projection, quality, solution } = last;
     let (kind, topics) = (settings.kind, work.topics());
-    let mut artifact = Artifact { kind, origin, projection, quality, topics, certainty: Vec::new() };
+    let mut artifact = Artifact { kind, origin, projection, quality, expense, topics, certainty: Vec::new() };
     artifact.certainty = work.certainty(&artifact, &solution);
     Ok(Trained { artifact, report })
 }
@@ -230,6 +233,12 @@ impl<'a> Work<'a> {
     fn topics(&self) -> Topics {
         let tasks: Vec<Option<TaskType>> = self.sample.rows.iter().map(|row| row.task.clone()).collect();
         topics::topics(self.inputs.view(), &tasks)
+    }
+
+    /// How costs and times lean, with the first `kept` rows fitted and the rest judging that; and what it explains.
+    fn expense(&self, kept: usize) -> (Expense, Vec<Explained>) {
+        let rows = SpentRows { inputs: self.inputs.view(), calls: &self.sample.spent(), kept };
+        expense::expense(&rows, self.lanes())
     }
 
     /// The regression on the first `rows` rows, begun from `begin`, and the shapes of the other learners.

@@ -28,7 +28,9 @@ use pointsman_router::breaker::Breaker;
 use pointsman_router::clock::{Draw, Timestamp};
 use pointsman_router::decide::{Means, decide};
 use pointsman_router::encode::{Encoder, encode};
+use pointsman_router::expense::{Expense, LeanHead, ModelExpense};
 use pointsman_router::features::{SURFACE_DIMS, SchemaHash};
+
 use pointsman_router::forecast::{Forecast, Forecasts};
 use pointsman_router::forest::{Forest, LEAF, Node};
 use pointsman_router::heads::Heads;
@@ -274,11 +276,14 @@ fn artifact(schema: SchemaHash) -> Artifact {
     let quality =
         Quality { models: names(), means: vec![0.6; MODELS], forest, platt: vec![Platt::IDENTITY; MODELS] };
     let shape = Shape { dense: 1 + inputs, sparse: 0 };
+    let head = LeanHead { weights: (0..shape.dense).map(|i| 0.01 * noise(i)).collect(), slope: 0.01 };
+    let lean = ModelExpense { tokens_out: head.clone(), cost: head.clone(), latency: head };
     Artifact {
         kind: ArtifactKind::Hybrid,
         origin: Origin::default(),
         projection: Projection::new(schema, DIMS, surface, (rows, vec![0.0; outputs])).unwrap(),
         quality,
+        expense: Expense { models: vec![lean; MODELS] },
         topics: Topics::default(),
         certainty: vec![0.0; MODELS * shape.triangle()],
     }
@@ -301,6 +306,12 @@ fn fitted(c: &mut Criterion) {
     let projected = artifact.projection.project(&features);
     c.bench_function("project", |b| b.iter(|| artifact.projection.project(black_box(&features))));
     c.bench_function("qualities", |b| b.iter(|| artifact.quality.logits(black_box(&projected))));
+    let names = names();
+    c.bench_function("leans", |b| {
+        b.iter(|| {
+            names.iter().map(|name| artifact.leans(&projected, black_box(900), name.as_str()).cost).sum::<f64>()
+        });
+    });
     let snapshot = snapshot(HybridPolicy::new(Arc::clone(&artifact), policy));
     let sink: Arc<dyn TraceSink> = Arc::new(NoTraces);
     c.bench_function("fitted", |b| {

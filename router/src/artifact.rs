@@ -16,7 +16,9 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::expense::Expense;
 use crate::features::SchemaHash;
+use crate::forecast::Leans;
 use crate::ids::{PolicyVersion, TaskType};
 use crate::inputs::Shape;
 use crate::projection::Projection;
@@ -24,7 +26,7 @@ use crate::quality::Quality;
 use crate::topic::Topics;
 
 const MAGIC: &[u8; 8] = b"pmpolicy";
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// No artifact is larger; whoever receives one may stop reading there.
 pub const ARTIFACT_BYTES_MAX: usize = 256 << 20;
 
@@ -70,6 +72,8 @@ pub struct Artifact {
     pub projection: Projection,
     /// The fitted quality of the models.
     pub quality: Quality,
+    /// How far a request's cost and latency lean from others of its size.
+    pub expense: Expense,
     /// The fitted task types.
     pub topics: Topics,
     /// How certain the head of each fitted model begins: a packed triangle each, as the heads keep it.
@@ -170,6 +174,7 @@ impl Artifact {
         self.projection.is_sound()
             && self.projection.directions() == self.quality.models.len()
             && self.quality.is_sound(self.projection.width())
+            && self.expense.is_sound(self.projection.width(), self.quality.models.len())
             && self.topics.is_sound(self.projection.width())
             && self.quality.models.len().checked_mul(self.shape().triangle()) == Some(self.certainty.len())
             && self.certainty.iter().all(|cell| cell.is_finite())
@@ -179,6 +184,13 @@ impl Artifact {
     #[must_use]
     pub fn infer_task(&self, projected: &[f32]) -> Option<TaskType> {
         self.topics.infer(projected.get(..self.projection.width())?).cloned()
+    }
+
+    /// How far calls of a model lean, from what the projection made of a request of this size.
+    #[must_use]
+    pub fn leans(&self, projected: &[f32], prompt_bytes: u32, model: &str) -> Leans {
+        let dense = projected.get(..self.projection.width()).unwrap_or_default();
+        self.expense.leans(&self.quality.models, (dense, prompt_bytes), model)
     }
 
     /// The inputs of heads that stand on it.
@@ -195,6 +207,7 @@ impl Artifact {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::expense::ModelExpense;
     use crate::features::SURFACE_DIMS;
     use crate::forest::Forest;
     use crate::projection::{PLAIN_DIMS, PROJECTION_ROWS, Rows, Spread};
@@ -216,6 +229,7 @@ pub(crate) mod tests {
                 forest: Forest::default(),
                 platt: vec![Platt::IDENTITY; 2],
             },
+            expense: Expense { models: vec![ModelExpense::default(); 2] },
             topics: Topics::default(),
             certainty: vec![0.5; 2 * Shape { dense: PLAIN_DIMS + DIMS, sparse: 0 }.triangle()],
         }
@@ -255,6 +269,10 @@ pub(crate) mod tests {
     fn parts_that_do_not_fit_are_refused_whatever_their_checksum() {
         let mut spoilt = sample();
         spoilt.quality.means.push(0.5);
+        let (bytes, _) = spoilt.to_bytes().unwrap();
+        assert_eq!(Artifact::from_bytes(&bytes, SchemaHash(7)), Err(ArtifactError::Damaged));
+        let mut spoilt = sample();
+        spoilt.expense.models.pop();
         let (bytes, _) = spoilt.to_bytes().unwrap();
         assert_eq!(Artifact::from_bytes(&bytes, SchemaHash(7)), Err(ArtifactError::Damaged));
     }

@@ -1,6 +1,6 @@
 //! The policy of a fitted artifact that learns nothing more: it picks by predicted utility.
 //!
-//! Quality is calibrated ([`crate::quality`]), cost comes from the forecasts, and the pick is the
+//! Quality is calibrated ([`crate::quality`]), cost comes from the forecasts, which lean as the artifact says, and the pick is the
 //! best of them; what is kept for exploration is spread evenly, so every propensity stays above zero
 //! where an operator wants to learn from the log. A model that was not fitted has the mean quality of
 //! those that were, less what nobody knows: it is explored by the bandit, not by this policy.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::artifact::Artifact;
 use crate::features::Features;
+use crate::forecast::Leans;
 use crate::ids::{PolicyVersion, TaskType};
 use crate::policy::{Ask, Completion, Estimate, Policy, PolicyKind, Scored};
 use crate::selection::floor;
@@ -44,6 +45,10 @@ impl Policy for ClassifierPolicy {
 
     fn infer_task(&self, projected: &[f32]) -> Option<TaskType> {
         self.artifact.infer_task(projected)
+    }
+
+    fn leans(&self, projected: &[f32], prompt_bytes: u32, model: &str) -> Leans {
+        self.artifact.leans(projected, prompt_bytes, model)
     }
 
     fn score(&self, ask: &Ask<'_>) -> Scored {

@@ -213,10 +213,9 @@ fn hold_to_pace(candidates: &mut [Candidate], cost_max: NanoUsd) {
 }
 
 fn candidate(model: &Model, encoded: &Encoded, settings: &Settings, ceiling: NanoUsd) -> Candidate {
-    let Encoded { admitted, features, .. } = encoded;
+    let Encoded { admitted, features, projected, .. } = encoded;
     let request = &admitted.request;
-    let forecast =
-        admitted.snapshot.forecasts.forecast(&model.card, features.prompt_bytes, request.output_tokens_max);
+    let forecast = admitted.snapshot.forecast(&model.card, (features, projected), request.output_tokens_max);
     let worst_case = model
         .card
         .worst_case(features.prompt_bytes as usize, request.prompt.messages.len(), request.output_tokens_max)

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::features::Features;
+use crate::forecast::Leans;
 use crate::ids::{ModelName, PolicyVersion, TaskType};
 use crate::policy::{Ask, Contender, Policy, PolicyKind, Scored};
 use crate::selection::{aim, floor};
@@ -65,6 +66,10 @@ impl Policy for StoodIn {
         self.policy.infer_task(projected)
     }
 
+    fn leans(&self, projected: &[f32], prompt_bytes: u32, model: &str) -> Leans {
+        self.policy.leans(projected, prompt_bytes, model)
+    }
+
     fn score(&self, ask: &Ask<'_>) -> Scored {
         let mut scored = self.policy.score(ask);
         let stands = |contender: &Contender| contender.name == self.model && !contender.barred;
@@ -110,6 +115,10 @@ impl Policy for Explored {
 
     fn infer_task(&self, projected: &[f32]) -> Option<TaskType> {
         self.policy.infer_task(projected)
+    }
+
+    fn leans(&self, projected: &[f32], prompt_bytes: u32, model: &str) -> Leans {
+        self.policy.leans(projected, prompt_bytes, model)
     }
 
     fn score(&self, ask: &Ask<'_>) -> Scored {

@@ -1,7 +1,12 @@
 //! What a call of a model is going to cost and how long it is going to take.
 //!
 //! Kept apart from quality, so that a price change is known at once and a slow day does not look
-//! like a wrong answer. `learner::online` updates the heads in trace order; here they are read.
+//! like a wrong answer. `learner::online` updates the heads in trace order; here they are read. Where a
+//! fitted policy knows more of a request than its size, it says how far the request leans
+//! ([`crate::expense`]), and the line is moved by that; the line of such a policy learns from calls
+//! that were freed of their lean.
+//!
+//! A forecast is an expectation and must never be taken for a limit: money is held by the price card.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,8 +70,48 @@ impl LogLine {
     }
 }
 
-fn log_bytes(prompt_bytes: u32) -> f64 {
+/// ln(prompt bytes), the x of every line.
+#[must_use]
+pub fn log_bytes(prompt_bytes: u32) -> f64 {
     libm::log(f64::from(prompt_bytes.max(1)))
+}
+
+/// How far calls of a model depart, on a request, from those on others of its size: what is added to the
+/// mean of each logarithm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Leans {
+    /// Of output tokens.
+    pub tokens_out: f64,
+    /// Of the cost, for models that are metered.
+    pub cost: f64,
+    /// Of the latency.
+    pub latency: f64,
+}
+
+/// No lean counts for more than a factor of four: beyond, there was nothing to fit on.
+const LEAN_MAX: f64 = 2.0 * std::f64::consts::LN_2;
+
+impl Leans {
+    /// Nothing is known beyond the size.
+    pub const NONE: Self = Self { tokens_out: 0.0, cost: 0.0, latency: 0.0 };
+
+    /// The leans as they count: bounded, and nothing where one is no number.
+    #[must_use]
+    pub fn held(self) -> Self {
+        let held = |lean: f64| if lean.is_nan() { 0.0 } else { lean.clamp(-LEAN_MAX, LEAN_MAX) };
+        Self { tokens_out: held(self.tokens_out), cost: held(self.cost), latency: held(self.latency) }
+    }
+}
+
+/// A request, as far as a forecast goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Foreseen {
+    /// UTF-8 bytes that are sent.
+    pub prompt_bytes: u32,
+    /// What the caller allows.
+    pub output_tokens_max: Option<u32>,
+    /// What is known of it beyond its size.
+    pub leans: Leans,
 }
 
 /// What was seen of one model's calls.
@@ -95,27 +140,30 @@ pub struct Forecasts {
 }
 
 impl Forecasts {
-    /// The expectation for one call with a prompt of this length.
+    /// The expectation for one call with this request. Never above what the price card allows.
     #[must_use]
-    pub fn forecast(&self, card: &ModelCard, prompt_bytes: u32, output_tokens_max: Option<u32>) -> Forecast {
+    pub fn forecast(&self, card: &ModelCard, request: &Foreseen) -> Forecast {
         let seen = self.models.get(&card.name).copied().unwrap_or_default();
+        let Foreseen { prompt_bytes, output_tokens_max, leans } = *request;
+        let leans = leans.held();
+        let predict =
+            |line: &LogLine, lean: f64| line.predict(prompt_bytes).map(|(mean, variance)| (mean + lean, variance));
         let cost = match &card.pricing {
             Pricing::PerToken(price) => {
                 let cap = f64::from(card.output_cap(output_tokens_max));
-                let tokens_out = seen.tokens_out.predict(prompt_bytes).map_or(TOKENS_OUT_UNSEEN, log_normal_mean);
+                let tokens_out =
+                    predict(&seen.tokens_out, leans.tokens_out).map_or(TOKENS_OUT_UNSEEN, log_normal_mean);
                 let tokens_in = f64::from(prompt_bytes) / BYTES_PER_TOKEN;
                 price.cost(whole(tokens_in), whole(tokens_out.min(cap))).unwrap_or(NanoUsd::MAX)
             }
             Pricing::Metered { max_per_call } => {
-                seen.cost_nanos.predict(prompt_bytes).map_or(*max_per_call, |line| {
+                predict(&seen.cost_nanos, leans.cost).map_or(*max_per_call, |line| {
                     let nanos = i64::try_from(whole(log_normal_mean(line))).unwrap_or(i64::MAX);
                     NanoUsd::new(nanos).min(*max_per_call)
                 })
             }
         };
-        let latency_p95 = seen
-            .latency_us
-            .predict(prompt_bytes)
+        let latency_p95 = predict(&seen.latency_us, leans.latency)
             .map(|(mean, variance)| Duration::from_micros(whole(libm::exp(mean + Z95 * variance.sqrt()))));
         Forecast { cost, latency_p95 }
     }
@@ -163,7 +211,21 @@ mod tests {
             timeout: Duration::from_secs(1),
             family: None,
         };
-        let forecast = Forecasts::default().forecast(&card, 400, None);
+        let request = Foreseen { prompt_bytes: 400, output_tokens_max: None, leans: Leans::NONE };
+        let forecast = Forecasts::default().forecast(&card, &request);
         assert_eq!(forecast, Forecast { cost: NanoUsd::new(70), latency_p95: None });
+    }
+
+    #[test]
+    fn a_lean_is_bounded() {
+        let check = |lean: f64, wanted: f64| {
+            let held = Leans { tokens_out: lean, cost: 0.0, latency: lean }.held();
+            assert!((held.tokens_out - wanted).abs() < 1e-12 && (held.latency - wanted).abs() < 1e-12, "{held:?}");
+            assert_eq!(Leans { cost: held.cost, ..Leans::NONE }, Leans::NONE);
+        };
+        check(-0.5, -0.5);
+        check(9.0, 4_f64.ln());
+        check(f64::NEG_INFINITY, -4_f64.ln());
+        check(f64::NAN, 0.0);
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::artifact::Artifact;
 use crate::bandit::{BanditPolicy, Choice};
 use crate::features::Features;
+use crate::forecast::Leans;
 use crate::ids::{PolicyVersion, TaskType};
 use crate::inputs::Inputs;
 use crate::policy::{Ask, Completion, Policy, PolicyKind, Scored};
@@ -72,6 +73,10 @@ impl Policy for HybridPolicy {
 
     fn infer_task(&self, projected: &[f32]) -> Option<TaskType> {
         self.artifact.infer_task(projected)
+    }
+
+    fn leans(&self, projected: &[f32], prompt_bytes: u32, model: &str) -> Leans {
+        self.artifact.leans(projected, prompt_bytes, model)
     }
 
     fn score(&self, ask: &Ask<'_>) -> Scored {

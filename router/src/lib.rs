@@ -30,6 +30,7 @@ pub mod policy;
 pub mod selection;
 pub mod inputs;
 pub mod heads;
+pub mod expense;
 pub mod cooling;
 pub mod bandit;
 pub mod artifact;

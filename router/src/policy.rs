@@ -10,8 +10,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::features::Features;
-use crate::forecast::{Forecast, Forecasts};
+use crate::forecast::{Forecast, Forecasts, Foreseen, Leans};
 use crate::ids::{ModelName, PolicyVersion, TaskType};
+use crate::model::ModelCard;
 use crate::money::NanoUsd;
 
 /// What a right answer is worth against money.
@@ -146,6 +147,12 @@ pub trait Policy: Send + Sync + fmt::Debug {
         None
     }
 
+    /// How far calls of a model lean on a request of this size, from what was projected of it; nothing where
+    /// the policy knows no more than the size.
+    fn leans(&self, _projected: &[f32], _prompt_bytes: u32, _model: &str) -> Leans {
+        Leans::NONE
+    }
+
     /// Scores the contenders. The answer depends on nothing but the policy and the ask.
     fn score(&self, ask: &Ask<'_>) -> Scored;
 }
@@ -157,6 +164,22 @@ pub struct Snapshot {
     pub policy: Arc<dyn Policy>,
     /// What calls are expected to cost and take.
     pub forecasts: Arc<Forecasts>,
+}
+
+impl Snapshot {
+    /// What a call of a model is expected to cost and take, with all that the policy knows of the request,
+    /// of which it made `projected`.
+    #[must_use]
+    pub fn forecast(
+        &self,
+        card: &ModelCard,
+        (features, projected): (&Features, &[f32]),
+        output_tokens_max: Option<u32>,
+    ) -> Forecast {
+        let prompt_bytes = features.prompt_bytes;
+        let leans = self.policy.leans(projected, prompt_bytes, card.name.as_str());
+        self.forecasts.forecast(card, &Foreseen { prompt_bytes, output_tokens_max, leans })
+    }
 }
 
 /// Where the pipeline takes its policy from.

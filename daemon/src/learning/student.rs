@@ -8,7 +8,7 @@ use pointsman_learner::online::{Call, Lesson, Online, StateError};
 use pointsman_learner::sources::Witness;
 use pointsman_router::bandit::BanditSettings;
 use pointsman_router::clock::Timestamp;
-use pointsman_router::features::SchemaHash;
+use pointsman_router::features::{Features, SchemaHash};
 use pointsman_router::ids::{ModelName, PolicyVersion};
 use pointsman_router::outcome::Outcome;
 use pointsman_router::policy::Snapshot;
@@ -235,14 +235,16 @@ impl Student {
         }
         match row {
             Committed::Trace { trace, .. } => {
+                let projected = self.online.project(&trace.features);
                 for outcome in &trace.outcomes {
-                    self.observe_outcome(seq, trace.features.prompt_bytes, outcome);
+                    self.observe_outcome(seq, (&trace.features, &projected), outcome);
                 }
             }
             Committed::Report(report) if report.model.is_some() => {
                 let part = ModelReport::from_bytes(&report.body).ok();
                 if let (Some(part), Lookup::Found((_, trace))) = (part, traces.committed(report.decision).await?) {
-                    self.observe_outcome(seq, trace.features.prompt_bytes, &part.outcome);
+                    let projected = self.online.project(&trace.features);
+                    self.observe_outcome(seq, (&trace.features, &projected), &part.outcome);
                 }
             }
             Committed::Report(_) => {}
@@ -251,13 +253,11 @@ impl Student {
         Ok(())
     }
 
-    fn observe_outcome(&mut self, seq: u64, prompt_bytes: u32, outcome: &Outcome) {
+    fn observe_outcome(&mut self, seq: u64, (features, projected): (&Features, &[f32]), outcome: &Outcome) {
         if outcome.replied {
             let Outcome { model, tokens_out, cost, latency, .. } = outcome;
-            self.online.observe(
-                seq,
-                &Call { model, prompt_bytes, tokens_out: *tokens_out, cost: *cost, latency: *latency },
-            );
+            let (prompt_bytes, tokens_out, cost, latency) = (features.prompt_bytes, *tokens_out, *cost, *latency);
+            self.online.observe(seq, &Call { model, prompt_bytes, projected, tokens_out, cost, latency });
         }
     }
 }

@@ -114,10 +114,12 @@ impl Pupil {
     }
 
     fn observe_seen(&mut self, row: &TrainingRow) {
+        let projected = self.online.project(&row.features);
         for seen in &row.seen {
             self.observe_call(&Call {
                 model: &seen.model,
                 prompt_bytes: row.features.prompt_bytes,
+                projected: &projected,
                 tokens_out: seen.tokens_out,
                 cost: seen.cost,
                 latency: seen.latency,
@@ -139,10 +141,12 @@ impl Pupil {
 
     /// Takes in what the calls of a request cost.
     pub(super) fn observe(&mut self, trace: &Trace) {
+        let projected = self.online.project(&trace.features);
         for outcome in trace.outcomes.iter().filter(|outcome| outcome.replied) {
             self.observe_call(&Call {
                 model: &outcome.model,
                 prompt_bytes: trace.features.prompt_bytes,
+                projected: &projected,
                 tokens_out: outcome.tokens_out,
                 cost: outcome.cost,
                 latency: outcome.latency,

@@ -279,18 +279,18 @@ impl<'a> Stage<'a> {
         let (snapshot, task) = (pupil.snapshot(), TaskType::new("simple_query"));
         for row in fed.iter().skip(fed.len().saturating_sub(OFFERED)) {
             let features = self.features(&encoder, row)?;
+            let projected = &snapshot.policy.project(&features);
             let contenders: Vec<Contender> = self
                 .pool
                 .models()
                 .iter()
                 .map(|model| Contender {
                     name: model.name().clone(),
-                    forecast: snapshot.forecasts.forecast(&model.card, features.prompt_bytes, None),
+                    forecast: snapshot.forecast(&model.card, (&features, projected), None),
                     barred: false,
                 })
                 .collect();
             let objective = Objective { cost_weight_per_usd: self.args.cost_weight };
-            let projected = &snapshot.policy.project(&features);
             let (features, task, contenders) = (&features, &task, contenders.as_slice());
             let ask = Ask { features, projected, task, objective, caller_ref: None, contenders };
             let scored = snapshot.policy.score(&ask);

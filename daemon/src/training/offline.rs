@@ -145,20 +145,34 @@ impl Made {
     /// Each model, on the rows that were held out.
     fn table(&self) -> Table {
         let mut table = Table::new();
-        let header = ["model", "rows", "mean", "log loss", "AUC", "Brier", "ECE before", "ECE after"];
+        let header = [
+            "model",
+            "rows",
+            "mean",
+            "log loss",
+            "AUC",
+            "Brier",
+            "ECE before",
+            "ECE after",
+            "cost R²",
+            "latency R²",
+        ];
         table.load_style(presets::NOTHING).set_header(header);
-        for ModelReport { model, rows, base_rate, log_loss, auc, brier, calibration_error } in &self.report.models
-        {
+        for of in &self.report.models {
+            let ModelReport { model, rows, base_rate, log_loss, auc, brier, calibration_error, explained } = of;
             let figure = |x: f64| format!("{x:.4}");
+            let known = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), figure);
             table.add_row([
                 model.as_str().to_owned(),
                 rows.to_string(),
                 figure(*base_rate),
                 figure(*log_loss),
-                auc.map_or_else(|| "-".to_owned(), figure),
+                known(*auc),
                 figure(brier[1]),
                 figure(calibration_error[0]),
                 figure(calibration_error[1]),
+                known(explained.tokens_out.or(explained.cost)),
+                known(explained.latency),
             ]);
         }
         table

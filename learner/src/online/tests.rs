@@ -313,6 +313,7 @@ fn lived(count: u64) -> Online {
         let call = Call {
             model: &model,
             prompt_bytes: 100 + length,
+            projected: &[],
             tokens_out: draw.next_u64() % 300,
             cost: NanoUsd::new((draw.next_u64() % 9_000) as i64),
             latency: Duration::from_micros(draw.next_u64() % 800_000),
@@ -464,6 +465,7 @@ fn a_price_that_jumps_is_told_of_and_forecast_anew() {
         let call = Call {
             model: &model,
             prompt_bytes: 400,
+            projected: &[],
             tokens_out: 100,
             cost: NanoUsd::new((nanos * noise) as i64),
             latency: Duration::from_micros((90_000.0 * noise) as u64),
@@ -493,7 +495,14 @@ fn the_last_alerts_are_kept_and_no_more() {
         let latency = Duration::from_micros(500);
         online.observe(
             seq,
-            &Call { model: &model, prompt_bytes: 9, tokens_out: 5, cost: NanoUsd::new(cost), latency },
+            &Call {
+                model: &model,
+                prompt_bytes: 9,
+                projected: &[],
+                tokens_out: 5,
+                cost: NanoUsd::new(cost),
+                latency,
+            },
         );
     }
     assert_eq!(online.alerts().len(), ALERTS_MAX);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sample::Sample;
 use crate::evaluate::calibration::{Bin, Prediction, calibration};
+use crate::fit::expense::Explained;
 
 /// How well one model's probability of being right is known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct ModelReport {
     pub brier: [f64; 2],
     /// Expected calibration error, 15 bins, before and after calibration.
     pub calibration_error: [f64; 2],
+    /// What the features explain of its costs and times beyond the size of a prompt.
+    pub explained: Explained,
 }
 
 /// What routing by the predicted qualities scores, beside the best single model, on held-out rows of
@@ -66,6 +69,7 @@ pub(super) fn report(
     quality: &Quality,
     platt: &[Platt],
     (kept, scores): (usize, &[Vec<f32>]),
+    explained: &[Explained],
 ) -> TrainingReport {
     let held_out = sample.rows.get(kept..).unwrap_or_default();
     let mut all = Vec::new();
@@ -81,7 +85,8 @@ pub(super) fn report(
         let told = pairs.iter().map(|(score, label)| prediction(sigmoid(platt.logit(*score)), *label));
         let told = told.collect::<Vec<_>>();
         all.extend_from_slice(&told);
-        model_report(model, &raw, &told)
+        let explained = explained.get(lane).copied().unwrap_or_default();
+        ModelReport { explained, ..model_report(model, &raw, &told) }
     });
     let models = models.collect();
     let bins = calibration(&all).map(|c| c.bins).unwrap_or_default();
@@ -119,6 +124,7 @@ fn model_report(model: &ModelName, raw: &[Prediction], told: &[Prediction]) -> M
         auc: auc(told),
         brier: [brier_raw, brier],
         calibration_error: [error_raw, error],
+        explained: Explained::default(),
     }
 }
 

@@ -5,12 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use pointsman_router::features::Features;
+use pointsman_router::forecast::log_bytes;
 use pointsman_router::ids::{ModelName, TaskType};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{ROWS_MIN, Stage, TrainError, go_on};
+use crate::fit::expense::Spent;
 use crate::fit::ridge::Labels;
-use crate::rows::{Rows, TrainingRow};
+use crate::rows::{Rows, Seen, TrainingRow};
 
 /// A model is fitted from so many judged rows on.
 const MODEL_ROWS_MIN: usize = 30;
@@ -23,6 +25,8 @@ pub(super) struct Judged {
     pub(super) features: Arc<Features>,
     /// Lane and label of each judged model that is fitted.
     pub(super) labels: Labels,
+    /// What the calls of fitted models came to, judged or not.
+    pub(super) spent: Vec<Spent>,
     /// The task type, where the caller named it.
     pub(super) task: Option<TaskType>,
 }
@@ -130,12 +134,16 @@ impl Sample {
         }
         let rows: Vec<Judged> = kept
             .into_iter()
-            .map(|Judged { features, labels, task }| {
+            .map(|Judged { features, labels, spent, task }| {
                 let lane = |place: usize| lanes.get(place).copied().flatten();
                 let labels = labels.into_iter().filter_map(|(place, label)| Some((lane(place)?, label)));
                 let mut labels: Labels = labels.collect();
                 in_order(&mut labels);
-                Judged { features, labels, task }
+                let spent = spent.into_iter().filter_map(|of| Some(Spent { lane: lane(of.lane)?, ..of }));
+                let mut spent: Vec<Spent> = spent.collect();
+                spent.sort_by_key(|of| of.lane);
+                spent.dedup_by_key(|of| of.lane);
+                Judged { features, labels, spent, task }
             })
             .filter(|row| !row.labels.is_empty())
             .collect();
@@ -148,6 +156,11 @@ impl Sample {
             return Err(TrainError::OneClass { score: first });
         }
         Ok(Self { models, rows, sums: fitted, read: 0, left_out: 0 })
+    }
+
+    /// ln(prompt bytes) of each row, and what its calls came to.
+    pub(super) fn spent(&self) -> Vec<(f64, &[Spent])> {
+        self.rows.iter().map(|row| (log_bytes(row.features.prompt_bytes), row.spent.as_slice())).collect()
     }
 
     /// Whether every judged row was kept.
@@ -171,14 +184,22 @@ impl Sample {
     }
 }
 
-/// The judged models by the order in which they were first met.
+/// The judged models by the order in which they were first met; of others nothing is kept.
 fn named(row: &TrainingRow, names: &mut BTreeMap<ModelName, usize>) -> Judged {
     let mut labels = Labels::with_capacity(row.seen.len());
     for (model, label) in row.labels() {
         let next = names.len();
         labels.push((*names.entry(model.clone()).or_insert(next), label));
     }
-    Judged { features: Arc::clone(&row.features), labels, task: row.task.clone() }
+    let of = |seen: &Seen| {
+        // Zero says that it is not known.
+        let log = |x: f64| (x > 0.0).then(|| libm::log(x));
+        let latency = seen.latency.as_micros() as f64;
+        let logs = [log(seen.tokens_out as f64), log(seen.cost.nanos() as f64), log(latency)];
+        Some(Spent { lane: *names.get(&seen.model)?, logs })
+    };
+    let spent = row.seen.iter().filter_map(of).filter(|of| of.logs.iter().any(Option::is_some)).collect();
+    Judged { features: Arc::clone(&row.features), labels, spent, task: row.task.clone() }
 }
 
 /// Brings labels into the order of their lanes; of a lane that is told twice the first counts.

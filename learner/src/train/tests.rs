@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use pointsman_router::clock::Draw;
 use pointsman_router::features::{SchemaHash, TextCount};
+use pointsman_router::ids::PolicyVersion;
+use pointsman_router::model::{ModelCard, Pricing};
 use pointsman_router::money::NanoUsd;
 
 use super::*;
+use crate::online::{Call, Online};
 use crate::rows::{InMemory, Seen, TrainingRow};
 
 /// Requests of two topics, told by their words; `left` is good at the one, `right` at the other, and
@@ -47,6 +50,21 @@ pub(crate) fn world(rows: usize, seed: u64) -> InMemory {
         TrainingRow { key: i as u64, features: Arc::new(features), task: None, seen: all, logged: None }
     });
     InMemory { schema: None, rows: rows.collect() }
+}
+
+/// The same, in which requests of the one topic cost a tenth of a thousandth and of the other four times that, by
+/// either model, give or take a fifth; tokens and times are not known.
+fn dear_world(rows: usize, seed: u64) -> InMemory {
+    let (mut world, mut draw) = (world(rows, seed), Draw::from_seed(seed + 100));
+    for row in &mut world.rows {
+        let nanos = if row.seen[0].model.as_str() == "left" { 100_000.0 } else { 400_000.0 };
+        for seen in &mut row.seen {
+            #[expect(clippy::cast_possible_truncation, reason = "a test")]
+            let cost = NanoUsd::new((nanos * (0.8 + 0.4 * draw.uniform())) as i64);
+            *seen = Seen { cost, tokens_out: 0, latency: Duration::ZERO, ..seen.clone() };
+        }
+    }
+    world
 }
 
 fn quick() -> TrainSettings {
@@ -117,9 +135,49 @@ fn it_learns_who_is_good_at_what() {
     assert!(right > 460, "{right} of 500 topics are told");
 }
 
+/// Calls of the cheap topic alone must not make a model look cheap at the dear one.
+#[test]
+fn it_learns_what_is_dear_and_keeps_to_it_whatever_is_called() {
+    let Trained { artifact, report } = trained(&dear_world(1_500, 1), &quick()).unwrap();
+    for model in &report.models {
+        let explained = model.explained;
+        assert!(explained.cost.unwrap() > 0.8, "{model:?}");
+        assert_eq!((explained.tokens_out, explained.latency), (None, None));
+    }
+    let mut online = Online::fitted(Arc::new(artifact), PolicyVersion::from("fitted".to_owned()));
+    let card = ModelCard {
+        name: "left".into(),
+        backend: "b".into(),
+        upstream: "left".into(),
+        pricing: Pricing::Metered { max_per_call: NanoUsd::new(3_000_000) },
+        context_tokens_max: 8_000,
+        output_tokens_max: 100,
+        timeout: Duration::from_secs(1),
+        family: None,
+    };
+    let fresh = dear_world(600, 2);
+    let (cheap, dear): (Vec<_>, Vec<_>) = fresh.rows.iter().partition(|row| row.seen[0].model.as_str() == "left");
+    // Prices doubled since; the line follows.
+    for (seq, row) in (1..).zip(&cheap) {
+        let (projected, cost) = (online.project(&row.features), row.seen[0].cost.saturating_mul(2));
+        let (model, prompt_bytes, latency) = (&card.name, row.features.prompt_bytes, Duration::ZERO);
+        online.observe(seq, &Call { model, prompt_bytes, projected: &projected, tokens_out: 0, cost, latency });
+    }
+    let mean = |rows: &[&TrainingRow]| {
+        let (snapshot, mut sum) = (online.snapshot(), 0.0);
+        for row in rows {
+            let projected = online.project(&row.features);
+            sum += snapshot.forecast(&card, (&row.features, &projected), None).cost.nanos() as f64;
+        }
+        sum / rows.len() as f64
+    };
+    let (cheap, dear) = (mean(&cheap), mean(&dear));
+    assert!((cheap / 200_000.0 - 1.0).abs() < 0.1 && (dear / 800_000.0 - 1.0).abs() < 0.15, "{cheap} {dear}");
+}
+
 #[test]
 fn equal_rows_and_seeds_give_equal_bytes() {
-    let rows = world(400, 3);
+    let rows = dear_world(400, 3);
     let bytes = |settings: &TrainSettings| trained(&rows, settings).unwrap().artifact.to_bytes().unwrap();
     assert_eq!(bytes(&quick()), bytes(&quick()));
     assert_ne!(bytes(&quick()).1, bytes(&TrainSettings { seed: 9, ..quick() }).1);

@@ -1,11 +1,12 @@
 //! Money decides who may be called, holds the worst case and is never spent twice.
 
+use pointsman_router::forecast::Leans;
 use pointsman_router::money::NanoUsd;
 use pointsman_router::pipeline::{ErrorKind, Metering};
 use pointsman_router::request::RouteRequest;
 use pointsman_router::trace::TraceStatus;
 
-use crate::stand::{Entry, Setup, Stand, ask, by_name, fails, model, paused, says};
+use crate::stand::{Entry, Setup, Spec, Stand, ask, by_name, fails, model, ms, paused, says};
 use pointsman_router::backend::CallError;
 
 fn cheap_and_dear() -> Setup {
@@ -54,6 +55,36 @@ fn the_whole_set_fits_under_the_ceiling() {
             stand.audit();
         });
     }
+}
+
+/// A policy may say that a request is dearer or cheaper than others of its size. What is expected follows, within a
+/// factor of four and never above the card; what is held, and whom a ceiling lets in, does not.
+#[test]
+fn a_lean_moves_what_is_expected_and_never_what_is_held() {
+    let told = |shift: f64, max_cost_usd_micros| {
+        paused(async {
+            let spec = Spec { spent: Some(200), seen: Some(ms(40)), ..model("a", "x").costs(1_000) };
+            let leans = Leans { tokens_out: shift, cost: shift, latency: shift };
+            let stand = Setup { leans, ..Setup::of([spec]).budget(1_000) }.build();
+            let trace = stand.route(RouteRequest { max_cost_usd_micros, ..ask("q") }).await.unwrap();
+            let of = trace.decision.candidate("a").unwrap();
+            let latency = of.latency_p95.unwrap().as_secs_f64();
+            stand.audit();
+            (of.cost.nanos() as f64, latency, of.worst_case, trace.hold.unwrap().amount)
+        })
+    };
+    let even = told(0.0, None);
+    assert_eq!((even.2, even.3), (NanoUsd::new(1_000), NanoUsd::new(1_000)));
+    for (shift, factor) in [(0.5, 0.5_f64.exp()), (-0.7, (-0.7_f64).exp()), (-30.0, 0.25), (f64::NAN, 1.0)] {
+        let leaning = told(shift, Some(1));
+        let wanted = (even.0 * factor, even.1 * factor);
+        assert!(
+            (leaning.0 - wanted.0).abs() <= 2.0 && (leaning.1 / wanted.1 - 1.0).abs() < 1e-3,
+            "{shift} {leaning:?}"
+        );
+        assert_eq!((leaning.2, leaning.3), (even.2, even.3));
+    }
+    assert!(told(30.0, None).0 <= 1_000.0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use pointsman_router::backend::{Backend, Call, CallError, Reply};
 use pointsman_router::breaker::{Breaker, FAILURES_IN_A_ROW};
 use pointsman_router::clock::{Clock, Seeds, Timestamp};
-use pointsman_router::forecast::{Forecasts, ModelForecast};
+use pointsman_router::forecast::{Forecasts, Leans, ModelForecast};
 use pointsman_router::hold::{Bill, Hold, HoldError, Ledger, NoMoney};
 use pointsman_router::ids::{AttemptId, DecisionId, ModelName, PolicyVersion};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, PoolSource, Pricing};
@@ -122,6 +122,8 @@ pub(crate) struct Spec {
     pub(crate) breaker_open: bool,
     /// Latency seen in the past.
     pub(crate) seen: Option<Duration>,
+    /// Nano-dollars spent on each call in the past.
+    pub(crate) spent: Option<u32>,
 }
 
 /// A model that says `text` for half of what it may cost.
@@ -137,6 +139,7 @@ pub(crate) fn model(name: &str, text: &str) -> Spec {
         covers: true,
         breaker_open: false,
         seen: None,
+        spent: None,
     }
 }
 
@@ -163,6 +166,7 @@ type Scorer = Box<dyn Fn(&Ask<'_>) -> Scored + Send + Sync>;
 pub(crate) struct Scripted {
     version: PolicyVersion,
     scorer: Scorer,
+    leans: Leans,
     pub(crate) asked: AtomicUsize,
 }
 
@@ -179,6 +183,10 @@ impl Policy for Scripted {
 
     fn kind(&self) -> PolicyKind {
         PolicyKind::Reference
+    }
+
+    fn leans(&self, _: &[f32], _: u32, _: &str) -> Leans {
+        self.leans
     }
 
     fn score(&self, ask: &Ask<'_>) -> Scored {
@@ -346,6 +354,7 @@ pub(crate) struct Setup {
     pub(crate) scorer: Scorer,
     pub(crate) left: Option<i64>,
     pub(crate) traces_full: bool,
+    pub(crate) leans: Leans,
 }
 
 impl Setup {
@@ -354,7 +363,7 @@ impl Setup {
     pub(crate) fn of(models: impl IntoIterator<Item = Spec>) -> Self {
         let settings = Settings { answer_value: None, attempts_max: 1, secret: 7, ..Settings::default() };
         let models = models.into_iter().collect();
-        Self { settings, models, scorer: Box::new(even), left: None, traces_full: false }
+        Self { settings, models, scorer: Box::new(even), left: None, traces_full: false, leans: Leans::NONE }
     }
 
     pub(crate) fn policy(mut self, scorer: impl Fn(&Ask<'_>) -> Scored + Send + Sync + 'static) -> Self {
@@ -378,6 +387,10 @@ impl Setup {
                 (0..500).for_each(|_| seen.latency_us.observe(10, latency.as_micros() as f64));
                 forecasts.models.insert(ModelName::new(&spec.name), seen);
             }
+            if let Some(nanos) = spec.spent {
+                let seen = forecasts.models.entry(ModelName::new(&spec.name)).or_default();
+                (0..500).for_each(|_| seen.cost_nanos.observe(10, f64::from(nanos)));
+            }
             let script = Arc::new(Script {
                 steps: Mutex::new(spec.steps.clone().into()),
                 last: spec.last.clone(),
@@ -391,6 +404,7 @@ impl Setup {
         let policy = Arc::new(Scripted {
             version: PolicyVersion::from("scripted".to_owned()),
             scorer: self.scorer,
+            leans: self.leans,
             asked: AtomicUsize::new(0),
         });
         let snapshot = Snapshot { policy: Arc::clone(&policy) as Arc<dyn Policy>, forecasts: Arc::new(forecasts) };

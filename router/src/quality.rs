@@ -2,7 +2,7 @@
 //! begins from.
 //!
 //! Two learners that err differently are averaged, in the score's own units, because on recorded
-//! outcomes of real models their mean routes better than either (the comparison is a bench):
+//! outcomes of real models their mean routes better than either:
 //!
 //! - a ridge regression over all hashed buckets, read as supervised directions of the projection;
 //! - a forest of randomised trees over the dense inputs ([`crate::forest`]), which counts three times.

@@ -2,7 +2,8 @@
 //! begins from.
 //!
 //! Two learners that err differently are averaged, in the score's own units, because on recorded
-//! outcomes of real models their mean routes better than either:
+//! outcomes of real models one or the other routes better and their mean is never far from the better one
+//! (the comparison, with others that did not pay, is the daemon's bench `compare`):
 //!
 //! - a ridge regression over all hashed buckets, read as supervised directions of the projection;
 //! - a forest of randomised trees over the dense inputs ([`crate::forest`]), which counts three times.

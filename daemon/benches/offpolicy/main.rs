@@ -17,6 +17,8 @@ mod canaries;
 mod features;
 mod logs;
 mod policies;
+#[path = "../recorded/mod.rs"]
+mod recorded;
 mod show;
 mod world;
 

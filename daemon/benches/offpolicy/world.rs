@@ -1,11 +1,10 @@
 //! Recorded rows as matrices: scores, costs, features.
 
-use std::path::PathBuf;
-
-use pointsman_daemon::backends::recorded_rows::{Row, Rows, Selection};
+use pointsman_daemon::backends::recorded_rows::Rows;
 use pointsman_learner::evaluate::reward_model::fold_of;
 
 use crate::features;
+use crate::recorded::{self, POOL_12};
 
 /// A set of recorded rows and the pool that is routed over.
 pub(crate) struct Set {
@@ -15,22 +14,6 @@ pub(crate) struct Set {
     /// Quality that the logging policy gives up per relative cost (cost over the pool's mean).
     pub(crate) price: f64,
 }
-
-/// The twelve models of MMLU-Pro that are usually routed over.
-const POOL_12: [&str; 12] = [
-    "gpt-4o-2024-05-13",
-    "gemini-1.5-pro-002",
-    "gemini-1.5-flash-002",
-    "Meta-Llama-3_1-70B-Instruct",
-    "deepseek-v2-chat",
-    "jamba-1.5-large",
-    "Qwen1.5-72B-Chat",
-    "Meta-Llama-3_1-8B-Instruct",
-    "mathstral-7B",
-    "Mixtral-8x7B-Instruct-v0.1",
-    "Phi-3-mini-4k-instruct",
-    "c4ai-command-r-v01",
-];
 
 /// The sets; an empty pool is all models of the file. On the judged set quality is near its ceiling where
 /// money does not count, so its logging policy minds the price and there is something to gain.
@@ -63,19 +46,11 @@ pub(crate) struct World {
 impl World {
     /// Reads a set; `None` where its file is absent.
     pub(crate) fn read(set: &Set) -> anyhow::Result<Option<Self>> {
-        let shared = std::env::var_os("POINTSMAN_SHARED")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-        let path = shared.join("data").join(set.file);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let pool = (!set.pool.is_empty()).then(|| set.pool.iter().map(|&name| name.to_owned()).collect());
-        let read = Rows::read(&path, &Selection { pool, limit: None })?;
-        Ok(Some(Self::of(set, &read)))
+        Ok(recorded::read(set.file, set.pool)?.map(|read| Self::of(set, &read)))
     }
 
     fn of(set: &Set, read: &Rows) -> Self {
-        let rows: Vec<&Row> = read.rows.iter().filter(|row| row.outcomes.iter().all(Option::is_some)).collect();
+        let rows = &read.rows;
         let outcomes = || rows.iter().flat_map(|row| row.outcomes.iter().flatten());
         let scores = outcomes().map(|outcome| outcome.score).collect();
         let costs: Vec<f64> = outcomes().map(|outcome| outcome.cost.map_or(0.0, |cost| cost.usd())).collect();

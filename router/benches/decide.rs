@@ -189,24 +189,28 @@ fn admitted(
     })
 }
 
-fn whole(c: &mut Criterion) {
-    let settings = Settings::default();
-    let encoder = Encoder::new(7);
-    let (pool, snapshot) = (pool(), snapshot(policy(&encoder)));
+/// Times what a request pays before its hold.
+fn timed(c: &mut Criterion, name: &str, request: &Request, (pool, snapshot): (&Arc<Pool>, &Arc<Snapshot>)) {
+    let (settings, encoder) = (Settings::default(), Encoder::new(7));
     let sink: Arc<dyn TraceSink> = Arc::new(NoTraces);
+    c.bench_function(name, |b| {
+        b.iter_batched(
+            || admitted(request, pool, snapshot, &sink),
+            |admitted| {
+                let encoded = encode(&encoder, admitted?);
+                let decision = decide(&encoded, &mut Draw::from_seed(9), &settings, Means::default());
+                Some((decision.ok()?, encoded))
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn whole(c: &mut Criterion) {
+    let (pool, snapshot) = (pool(), snapshot(policy(&Encoder::new(7))));
     for calls_max in [1, 3, 8] {
         let request = request(calls_max);
-        c.bench_function(&format!("encode_and_decide/{calls_max}"), |b| {
-            b.iter_batched(
-                || admitted(&request, &pool, &snapshot, &sink),
-                |admitted| {
-                    let encoded = encode(&encoder, admitted?);
-                    let decision = decide(&encoded, &mut Draw::from_seed(9), &settings, Means::default());
-                    Some((decision.ok()?, encoded))
-                },
-                BatchSize::SmallInput,
-            );
-        });
+        timed(c, &format!("encode_and_decide/{calls_max}"), &request, (&pool, &snapshot));
     }
 }
 
@@ -290,7 +294,7 @@ fn artifact(schema: SchemaHash) -> Artifact {
 }
 
 fn fitted(c: &mut Criterion) {
-    let (settings, encoder) = (Settings::default(), Encoder::new(7));
+    let encoder = Encoder::new(7);
     let artifact = Arc::new(artifact(encoder.schema()));
     assert!(artifact.is_sound());
     let bandit = BanditSettings::fitted(artifact.shape().dense);
@@ -313,18 +317,7 @@ fn fitted(c: &mut Criterion) {
         });
     });
     let snapshot = snapshot(HybridPolicy::new(Arc::clone(&artifact), policy));
-    let sink: Arc<dyn TraceSink> = Arc::new(NoTraces);
-    c.bench_function("fitted", |b| {
-        b.iter_batched(
-            || admitted(&request, &pool, &snapshot, &sink),
-            |admitted| {
-                let encoded = encode(&encoder, admitted?);
-                let decision = decide(&encoded, &mut Draw::from_seed(9), &settings, Means::default());
-                Some((decision.ok()?, encoded))
-            },
-            BatchSize::SmallInput,
-        );
-    });
+    timed(c, "fitted", &request, (&pool, &snapshot));
 }
 
 criterion_group!(benches, whole, parts, fitted);

@@ -196,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::fit::sparse::SparseRow;
+    use crate::fit::tests::eliminated;
 
     /// The normal equations of one lane, solved directly.
     fn direct(x: &Array2<f64>, labels: &[Labels], (lane, mean): (usize, f64), alpha: f64) -> Array1<f64> {
@@ -211,22 +212,7 @@ mod tests {
                 }
             }
         }
-        solved(gram, right)
-    }
-
-    /// Gauss-Jordan elimination of a positive definite system.
-    fn solved(mut a: Array2<f64>, mut b: Array1<f64>) -> Array1<f64> {
-        for pivot in 0..b.len() {
-            let (row, right) = (&a.row(pivot) / a[[pivot, pivot]], b[pivot] / a[[pivot, pivot]]);
-            for other in (0..b.len()).filter(|other| *other != pivot) {
-                let times = a[[other, pivot]];
-                a.row_mut(other).scaled_add(-times, &row);
-                b[other] -= times * right;
-            }
-            a.row_mut(pivot).assign(&row);
-            b[pivot] = right;
-        }
-        b
+        eliminated(gram, right)
     }
 
     fn check(lanes: usize, seen: usize) {

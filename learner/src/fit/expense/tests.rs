@@ -2,6 +2,7 @@ use ndarray::{Array1, Array2};
 use pointsman_router::clock::Draw;
 
 use super::*;
+use crate::fit::tests::eliminated;
 
 const INPUTS: usize = 4;
 
@@ -34,21 +35,6 @@ fn fitted(world: &World, kept: usize, lanes: usize) -> (Expense, Vec<Explained>)
     let calls: Vec<(f64, &[Spent])> =
         world.sizes.iter().copied().zip(world.spent.iter().map(Vec::as_slice)).collect();
     expense(&SpentRows { inputs: world.inputs.view(), calls: &calls, kept }, lanes)
-}
-
-/// Gauss-Jordan elimination.
-fn eliminated(mut a: Array2<f64>, mut b: Array1<f64>) -> Array1<f64> {
-    for pivot in 0..b.len() {
-        let (row, right) = (&a.row(pivot) / a[[pivot, pivot]], b[pivot] / a[[pivot, pivot]]);
-        for other in (0..b.len()).filter(|other| *other != pivot) {
-            let times = a[[other, pivot]];
-            a.row_mut(other).scaled_add(-times, &row);
-            b[other] -= times * right;
-        }
-        a.row_mut(pivot).assign(&row);
-        b[pivot] = right;
-    }
-    b
 }
 
 /// The weights of one regression on 1, s and the inputs together, from its normal equations: α on the inputs, and

@@ -6,6 +6,7 @@
 //! or import tokio, tonic, rusqlite or the wire; the feature code it needs exists once, in
 //! `pointsman_router`.
 
+mod packed;
 pub mod rows;
 pub mod fit;
 pub mod drift;

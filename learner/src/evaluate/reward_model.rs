@@ -17,6 +17,8 @@
 use pointsman_router::subset::predicted_accuracy;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::packed::{dot, solved};
+
 /// How a model of rewards is fitted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ridge {
@@ -235,14 +237,13 @@ const BLOCK: usize = 4;
 /// z = [1, features].
 #[derive(Debug, Clone)]
 struct Equations {
-    size: usize,
     triangle: Vec<f64>,
     right: Vec<f64>,
 }
 
 impl Equations {
     fn new(size: usize) -> Self {
-        Self { size, triangle: vec![0.0; size * (size + 1) / 2], right: vec![0.0; size] }
+        Self { triangle: vec![0.0; size * (size + 1) / 2], right: vec![0.0; size] }
     }
 
     /// Adds some labels at once, so that each cell is read and written once for all of them. `z` has a row
@@ -280,36 +281,8 @@ impl Equations {
         }
     }
 
-    /// Cholesky in place, then both substitutions. The penalty keeps every pivot positive; one that
-    /// rounding took to zero leaves its coefficient at zero.
-    fn solve(mut self) -> Vec<f64> {
-        let n = self.size;
-        let at = |i: usize| i * (i + 1) / 2;
-        let a = &mut self.triangle;
-        for i in 0..n {
-            let (done, current) = a.split_at_mut(at(i));
-            for j in 0..i {
-                let above = &done[at(j)..=at(j) + j];
-                let rest = current[j] - dot(&current[..j], above);
-                current[j] = if above[j] > 0.0 { rest / above[j] } else { 0.0 };
-            }
-            current[i] = (current[i] - dot(&current[..i], &current[..i])).max(0.0).sqrt();
-        }
-        let mut x = self.right;
-        for i in 0..n {
-            let row = &a[at(i)..=at(i) + i];
-            let rest = x[i] - dot(&row[..i], &x);
-            x[i] = if row[i] > 0.0 { rest / row[i] } else { 0.0 };
-        }
-        for i in (0..n).rev() {
-            let row = &a[at(i)..=at(i) + i];
-            x[i] = if row[i] > 0.0 { x[i] / row[i] } else { 0.0 };
-            let solved = x[i];
-            for (x, l) in x[..i].iter_mut().zip(row) {
-                *x -= l * solved;
-            }
-        }
-        x
+    fn solve(self) -> Vec<f64> {
+        solved(self.triangle, self.right)
     }
 }
 
@@ -319,21 +292,6 @@ struct Penalty<'a> {
     squares: &'a [f64],
     labels: f64,
     level_labels: f64,
-}
-
-/// The sum of products, over as many elements as the shorter has; in four parts, so that it can be summed
-/// in lanes, and always in the same order.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let length = a.len().min(b.len());
-    let ((a, a_rest), (b, b_rest)) = (a[..length].as_chunks::<4>(), b[..length].as_chunks::<4>());
-    let ends: f64 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
-    let mut sums = [0.0; 4];
-    for (x, y) in a.iter().zip(b) {
-        for lane in 0..4 {
-            sums[lane] += x[lane] * y[lane];
-        }
-    }
-    (sums[0] + sums[1]) + (sums[2] + sums[3]) + ends
 }
 
 /// The equations per fold and model, and the labels that they were made of.

@@ -19,6 +19,7 @@ use pointsman_router::expense::{Expense, LeanHead, ModelExpense};
 use serde::{Deserialize, Serialize};
 
 use super::sparse::{PARTS, side_by_side};
+use crate::packed::solved;
 
 /// What is forecast: tokens out, cost, latency.
 pub const TARGETS: usize = 3;
@@ -262,29 +263,6 @@ fn finished(all: &Moments, judged: &Judged) -> (LeanHead, Option<f64>) {
     let constant = line.lean_slope * line.size - line.lean_level;
     let weights = std::iter::once(&constant).chain(&line.weights).map(|w| narrow(factor * w)).collect();
     (LeanHead { weights, slope: narrow(factor * line.lean_slope) }, Some(explained))
-}
-
-/// The solution of a symmetric positive definite system (a packed lower triangle), by Cholesky. α keeps every
-/// pivot positive.
-fn solved(mut a: Vec<f64>, mut x: Vec<f64>) -> Vec<f64> {
-    let at = |i: usize| i * (i + 1) / 2;
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    for i in 0..x.len() {
-        let (done, current) = a.split_at_mut(at(i));
-        for j in 0..i {
-            let above = &done[at(j)..=at(j) + j];
-            current[j] = (current[j] - dot(&current[..j], above)) / above[j];
-        }
-        current[i] = (current[i] - dot(&current[..i], &current[..i])).max(1e-12).sqrt();
-        x[i] = (x[i] - dot(&current[..i], &x)) / current[i];
-    }
-    for i in (0..x.len()).rev() {
-        let row = &a[at(i)..=at(i) + i];
-        x[i] /= row[i];
-        let known = x[i];
-        x[..i].iter_mut().zip(row).for_each(|(x, l)| *x -= l * known);
-    }
-    x
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "reckoned in f64, stored as f32")]

@@ -107,6 +107,7 @@ fn request(calls_max: u32) -> Request {
         calls_max: Some(calls_max),
         models_allowed: Vec::new(),
         models_denied: Vec::new(),
+        key: None,
         deadline: None,
     }
 }

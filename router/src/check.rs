@@ -205,6 +205,7 @@ pub fn check(raw: RouteRequest, settings: &Settings, pool: &Pool) -> Result<Requ
         calls_max: raw.calls_max,
         models_allowed: models(raw.models_allowed),
         models_denied: models(raw.models_denied),
+        key: raw.key,
         deadline: raw.deadline,
     })
 }

@@ -148,6 +148,10 @@ name!(
     /// The version of a policy: its kind and the hash of what it is made of.
     PolicyVersion
 );
+name!(
+    /// The public half of a caller's key, by which it is listed, billed and revoked.
+    KeyId
+);
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use crate::ids::{ModelName, TaskType};
+use crate::ids::{KeyId, ModelName, TaskType};
 use crate::money::NanoUsd;
 
 /// Who said a message.
@@ -72,6 +72,7 @@ pub struct RouteRequest {
     pub models_allowed: Vec<String>,
     pub models_denied: Vec<String>,
     pub caller_ref: String,
+    pub key: Option<KeyId>,
     pub deadline: Option<Duration>,
 }
 
@@ -169,6 +170,8 @@ pub struct Request {
     pub models_allowed: Vec<ModelName>,
     /// These models may not be called.
     pub models_denied: Vec<ModelName>,
+    /// The key that the caller came with; `None` where the daemon asks for none.
+    pub key: Option<KeyId>,
     /// How long the caller is going to wait.
     pub deadline: Option<Duration>,
 }

@@ -63,6 +63,7 @@ impl Draft {
             answer_pattern: request.answer_pattern.as_ref().map(|pattern| pattern.as_str().to_owned()),
             tags: request.tags.clone(),
             caller_ref: request.prompt.caller_ref.clone(),
+            key: request.key.clone(),
             bill: bill(&end.attempts),
             attempts: end.attempts,
             outcomes: end.outcomes,

@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::features::Features;
 use crate::hold::{Bill, Hold};
+use crate::ids::KeyId;
 use crate::outcome::{Attempt, Outcome};
 use crate::request::{AnswerKind, KindName, NUMBER_TOLERANCE, Prompt};
 
@@ -52,6 +53,8 @@ pub struct Trace {
     pub tags: BTreeMap<String, String>,
     /// The caller's own id of the request.
     pub caller_ref: Option<String>,
+    /// The key that the caller came with.
+    pub key: Option<KeyId>,
     /// Every attempt, in the order in which they ended.
     pub attempts: Vec<Attempt>,
     /// One outcome per model called.

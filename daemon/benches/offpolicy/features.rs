@@ -61,6 +61,7 @@ fn request(prompt: &str) -> Request {
         calls_max: None,
         models_allowed: Vec::new(),
         models_denied: Vec::new(),
+        key: None,
         deadline: None,
     }
 }

@@ -38,6 +38,7 @@ pub fn from_wire(spec: v1::RequestSpec, deadline: Option<Duration>) -> RouteRequ
         models_allowed: spec.models_allowed,
         models_denied: spec.models_denied,
         caller_ref: spec.caller_ref,
+        key: None,
         deadline,
     }
 }

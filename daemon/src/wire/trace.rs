@@ -11,7 +11,7 @@ use std::sync::Arc;
 use pointsman_proto::v1;
 use pointsman_router::features::{Features, SURFACE_DIMS, SchemaHash, TextCount};
 use pointsman_router::hold::{Bill, Hold};
-use pointsman_router::ids::DecisionId;
+use pointsman_router::ids::{DecisionId, KeyId};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::trace::{Trace, TraceStatus};
 
@@ -52,6 +52,7 @@ pub fn to_wire(trace: &Trace, kept: Kept) -> v1::Trace {
         answer_pattern: trace.answer_pattern.clone().unwrap_or_default(),
         tags: trace.tags.clone(),
         caller_ref: trace.caller_ref.clone().unwrap_or_default(),
+        key_id: trace.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
         cost_usd_nanos: trace.bill.settled.nanos(),
         unknown_usd_nanos: trace.bill.unknown.nanos(),
         hold: trace.hold.map(|hold| v1::Hold {
@@ -96,6 +97,7 @@ pub fn from_wire(trace: v1::Trace) -> Result<Trace, WireError> {
         answer_pattern: (!trace.answer_pattern.is_empty()).then_some(trace.answer_pattern),
         tags: trace.tags,
         caller_ref: Some(trace.caller_ref).filter(|text| !text.is_empty()),
+        key: Some(trace.key_id).filter(|id| !id.is_empty()).map(KeyId::from),
         attempts: trace.attempts.into_iter().map(outcome::attempt_from_wire).collect::<Result<_, _>>()?,
         outcomes: outcomes.collect(),
         answer: trace.answer.map(|a| answer::from_stored(a, value)).transpose()?,

@@ -38,6 +38,7 @@ fn request(text: &str) -> Request {
         calls_max: None,
         models_allowed: Vec::new(),
         models_denied: Vec::new(),
+        key: None,
         deadline: None,
     }
 }

@@ -29,6 +29,7 @@ fn request(texts: &[&str]) -> Request {
         calls_max: None,
         models_allowed: Vec::new(),
         models_denied: Vec::new(),
+        key: None,
         deadline: None,
     }
 }

@@ -45,6 +45,7 @@ pub(crate) fn sample(n: u32) -> Trace {
         answer_pattern: None,
         tags: tags.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>(),
         caller_ref: Some(format!("row-{n}")),
+        key: None,
         outcomes: vec![outcome(&failed), outcome(&replied)],
         attempts: vec![failed, replied],
         answer: None,

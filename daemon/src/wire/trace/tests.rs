@@ -132,6 +132,7 @@ fn sample(kind: KindName, forms: [Option<NormalForm>; 2]) -> Trace {
         answer_pattern: Some("is (.)".to_owned()),
         tags: [("tenant".to_owned(), "a".to_owned())].into(),
         caller_ref: Some("row-1".into()),
+        key: Some("k1".into()),
         attempts: attempts(&mut draw),
         outcomes: vec![outcome("small", Some("Paris.")), outcome("large", None)],
         answer: Some(Answer {
@@ -173,7 +174,7 @@ fn assert_survived(back: &Trace, trace: &Trace) {
     assert_eq!(back.features, trace.features);
     assert_eq!((back.kind, back.number_tolerance), (trace.kind, trace.number_tolerance));
     assert_eq!((&back.labels, &back.answer_pattern), (&trace.labels, &trace.answer_pattern));
-    assert_eq!((&back.tags, &back.caller_ref), (&trace.tags, &trace.caller_ref));
+    assert_eq!((&back.tags, &back.caller_ref, &back.key), (&trace.tags, &trace.caller_ref, &trace.key));
     assert_eq!(back.attempts, trace.attempts);
     assert_eq!((back.status, back.hold, back.bill), (trace.status, trace.hold, trace.bill));
     assert_eq!((back.at, back.total_us, back.decide_us), (trace.at, trace.total_us, trace.decide_us));

@@ -10,6 +10,7 @@
 //! can be known only once their files are open: so [`read`] hands out a [`Draft`], and
 //! `crate::backends::load` opens the files and ends the check.
 
+mod budget;
 mod check;
 mod check_models;
 mod checked;
@@ -25,10 +26,14 @@ mod tests;
 mod values;
 mod window;
 
+pub use budget::{
+    ALERT_AT_PERCENT, ALERTS_WANTED, BUDGET_NAME_WANTED, Budget, Enforcement, Pacing, Scope, Whose, are_alerts,
+    is_budget_name,
+};
 pub use check::check_rules;
 pub use checked::{
-    BackendConfig, BackendKind, Budget, Config, OpenaiConfig, OutputCapField, Pacing, PolicyChoice, PolicyConfig,
-    RecordedConfig, Registration, Server, SimulatedConfig, Store,
+    BackendConfig, BackendKind, Config, OpenaiConfig, OutputCapField, PolicyChoice, PolicyConfig, RecordedConfig,
+    Registration, Server, SimulatedConfig, Store,
 };
 pub use fault::{ConfigError, Fault, FaultKind, Faults};
 pub use installation::{InstallationError, secret as installation_secret};

@@ -24,7 +24,7 @@ use crate::clock::{OsSeeds, SystemClock};
 use crate::config::{self, Config, Pacing, PolicyChoice, PolicyConfig, Store};
 use crate::feedback::FeedbackDesk;
 use crate::learning::{Artifact, Learning, Opening, Teacher};
-use crate::money::{BudgetLedger, UNBUDGETED};
+use crate::money::{BudgetLedger, Configured, UNBUDGETED};
 use crate::pacing::BudgetPacer;
 use crate::registry::Registry;
 use crate::reports::Reports;
@@ -106,8 +106,9 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let ledger = LedgerStore::open(&config.server.state_dir.join("ledger.db"), Some(tell_feedback)).await?;
     let (traces, committed) = open_traces(&config, &ledger).await?;
     let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
-    let booked = booking::catch_up(name, &traces, &ledger).await?;
-    let budget = Arc::new(BudgetLedger::open(ledger.clone(), config.budget.clone(), clock.now()).await?);
+    let booked = booking::catch_up(name, &traces, &ledger, clock.now()).await?;
+    let configured = Configured { main: config.budget.clone(), others: config.budgets.clone() };
+    let budget = Arc::new(BudgetLedger::open(ledger.clone(), configured, Arc::clone(&clock)).await?);
 
     let registry = Arc::new(Registry::open(backends, models, Arc::new(ledger.clone()))?);
     let state_dir =

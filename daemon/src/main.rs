@@ -36,7 +36,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Runs the learner alone on a binary stream of the peer benchmark and prints its regret
     Streams(streams::StreamsArgs),
-    /// Proves that the learned state equals a rebuild from all rows; the daemon must not be running
+    /// Proves that the learned state equals a rebuild from all rows, and every balance the sum of its transfers;
+    /// the daemon must not be running
     Verify(ConfigArgs),
     /// Fits a policy on exported traces or recorded outcomes; needs no daemon
     Train(offline::TrainArgs),
@@ -162,6 +163,12 @@ fn verify(state_dir: &Path, out: &mut impl std::io::Write) -> anyhow::Result<()>
         )?;
         anyhow::ensure!(equal, "the learned state is not what the rows say, please report this");
     }
+    let imbalances = runtime()?.block_on(verify::money(state_dir))?;
+    for imbalance in &imbalances {
+        writeln!(out, "DIFFERENT: {imbalance}")?;
+    }
+    anyhow::ensure!(imbalances.is_empty(), "balances are not the sums of their transfers, please report this");
+    writeln!(out, "equal: every balance and the sum of its transfers")?;
     Ok(())
 }
 

@@ -675,7 +675,7 @@ struct Money {
 impl School {
     async fn check_money(&self, money: &Money) {
         let row = self.ledger.windows("all", 1).await.unwrap().remove(0);
-        let transfers = self.ledger.transfers("all", row.start).await.unwrap();
+        let transfers = self.ledger.transfers(("all", row.start), false, usize::MAX).await.unwrap();
         let lost: i64 = transfers
             .iter()
             .filter(|t| t.kind == crate::store::ledger::TransferKind::Lost)

@@ -137,7 +137,7 @@ impl Accounts {
                 self.by_name.insert(Arc::clone(&named.account), account);
             }
             Some(account) => {
-                let next = Meter::new(row, now).as_fast_as(&account.current);
+                let next = Meter::new(row, now).at_pace_of(&account.current);
                 let past = std::mem::replace(&mut account.current, next);
                 account.past.insert(past.start(), past);
                 account.told = account.reached().unwrap_or(0);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use pointsman_router::hold::Payer;
 
-use crate::config::{Budget, Scope, Whose};
+use crate::config::{Budget, Scope};
 
 /// Accounts that are kept by themselves.
 pub(super) const ACCOUNTS_MAX: usize = 1 << 16;
@@ -49,14 +49,10 @@ impl Budgets {
             budgets.all.insert(budget.name.clone(), budget);
         }
         for budget in budgets.all.values() {
-            match &budget.scope {
-                Scope::Global
-                | Scope::Tenant(Whose::Each)
-                | Scope::Key(Whose::Each)
-                | Scope::Tag(_, Whose::Each) => {
-                    budgets.wide.push(Arc::clone(budget));
-                }
-                one => budgets.narrow.entry(one.to_string()).or_default().push(Arc::clone(budget)),
+            if budget.scope == Scope::Global || !budget.scope.of_one() {
+                budgets.wide.push(Arc::clone(budget));
+            } else {
+                budgets.narrow.entry(budget.scope.to_string()).or_default().push(Arc::clone(budget));
             }
         }
         if let Some(main) = main {

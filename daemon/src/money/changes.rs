@@ -14,7 +14,7 @@ use super::budgets::Budgets;
 use super::{BudgetLedger, Configured, UNBUDGETED};
 use crate::config::Budget;
 use crate::store::StoreError;
-use crate::store::ledger::{BudgetChange, Spend};
+use crate::store::ledger::{AdjustOutcome, BudgetChange};
 
 /// Why a budget was not changed. Nothing was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -169,20 +169,16 @@ impl BudgetLedger {
     /// [`BudgetError`]; nothing was changed.
     pub async fn adjust(&self, adjustment: Adjustment) -> Result<bool, BudgetError> {
         let Adjustment { account, start, unknown, settled, key } = adjustment;
-        let _turn = self.changing.lock().await;
-        let windows = self.store.windows(&account, usize::MAX).await?;
-        let window = windows.into_iter().find(|window| window.start == start);
-        let window = window.ok_or_else(|| BudgetError::NoWindow { name: account.clone() })?;
         let name: Arc<str> = account.as_str().into();
-        let spend = Spend::of_adjustment(unknown, settled);
-        let was_made = self.store.transfers(&account, start).await?.iter().any(|t| t.key.as_ref() == Some(&key));
-        if !was_made && unknown > window.unknown {
-            return Err(BudgetError::TooMuch { name: account, unknown, there: window.unknown });
+        let what = (key, unknown, settled);
+        match self.store.adjust((name, start), what, self.clock.now()).await? {
+            AdjustOutcome::Booked => {
+                self.lock().adjust((&account, start), unknown, settled);
+                Ok(true)
+            }
+            AdjustOutcome::Repeated => Ok(false),
+            AdjustOutcome::NoWindow => Err(BudgetError::NoWindow { name: account }),
+            AdjustOutcome::TooMuch { there } => Err(BudgetError::TooMuch { name: account, unknown, there }),
         }
-        let new = self.store.adjust((name, start), (key, spend), self.clock.now()).await?;
-        if new {
-            self.lock().adjust((&account, start), unknown, settled);
-        }
-        Ok(new)
     }
 }

@@ -97,7 +97,7 @@ impl Meter {
     }
 
     /// The same, going on at the pace of an earlier window.
-    pub(super) fn as_fast_as(self, earlier: &Self) -> Self {
+    pub(super) fn at_pace_of(self, earlier: &Self) -> Self {
         Self { asked: earlier.asked, spending: earlier.spending, ..self }
     }
 

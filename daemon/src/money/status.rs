@@ -1,5 +1,7 @@
 //! How budgets stand, for people and programs: read only.
 
+use std::sync::Arc;
+
 use pointsman_router::clock::Timestamp;
 use pointsman_router::money::NanoUsd;
 
@@ -8,6 +10,8 @@ use super::budgets::Named;
 use super::meter::Meter;
 use super::{Alert, BudgetLedger};
 use crate::config::{Budget, Enforcement, Scope, Window};
+use crate::store::StoreError;
+use crate::store::ledger::{Imbalance, Transfer};
 
 /// How a budget stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +83,35 @@ impl BudgetLedger {
         alerts.iter().cloned().collect()
     }
 
+    /// A budget by its name.
+    #[must_use]
+    pub fn budget(&self, name: &str) -> Option<Arc<Budget>> {
+        self.budgets.load().all().get(name).cloned()
+    }
+
+    /// The newest movements of one window of an account, oldest first; all, or those that made money unknown or
+    /// known.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn transfers(
+        &self,
+        account: &str,
+        start: Timestamp,
+        unknown_only: bool,
+        limit: usize,
+    ) -> Result<Vec<Transfer>, StoreError> {
+        self.store.transfers((account, start), unknown_only, limit).await
+    }
+
+    /// Every balance that is not the sum of its movements.
+    ///
+    /// # Errors
+    /// What the store met.
+    pub async fn imbalances(&self) -> Result<Vec<Imbalance>, StoreError> {
+        self.store.imbalances().await
+    }
+
     fn status_of(&self, named: &Named, now: Timestamp) -> BudgetStatus {
         let books = self.lock();
         match books.get(&named.account) {
@@ -93,7 +126,7 @@ fn next(named: &Named, account: Option<&Account>, now: Timestamp) -> Meter {
     let budget = named.budget.as_deref();
     let empty = Meter::empty(super::accounts::bounds_of(budget, now), limit(budget), now);
     match account {
-        Some(account) => empty.as_fast_as(&account.current),
+        Some(account) => empty.at_pace_of(&account.current),
         None => empty,
     }
 }

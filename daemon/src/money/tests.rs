@@ -198,7 +198,7 @@ async fn many_at_once_never_hold_more_than_there_is() {
     check(&ledger, 1, (spent, 0, AMOUNT - spent));
     let row = ledger.store.windows("all", 1).await.unwrap().remove(0);
     assert!(row.leased >= nanos(spent) && row.leased <= nanos(AMOUNT), "{row:?}");
-    let transfers = ledger.store.transfers("all", at(0)).await.unwrap();
+    let transfers = ledger.store.transfers(("all", at(0)), false, usize::MAX).await.unwrap();
     assert!(transfers.len() < 600, "leases are taken in portions, not one by one: {}", transfers.len());
     assert_eq!(transfers.iter().map(|t| t.leased).sum::<NanoUsd>(), row.leased);
 }
@@ -232,7 +232,7 @@ async fn what_was_booked_is_kept_and_what_was_not_is_given_back_or_unknown() {
     let status = third.status(at(1));
     let leased = nanos(300 + 20 + 60 + 5);
     assert_eq!((status.spent, status.unknown, status.held), (leased, nanos(65), NanoUsd::ZERO));
-    let last = third.store.transfers("all", at(0)).await.unwrap().pop().unwrap();
+    let last = third.store.transfers(("all", at(0)), false, usize::MAX).await.unwrap().pop().unwrap();
     assert_eq!((last.kind, last.spend.unknown), (TransferKind::Lost, nanos(65)));
     drop(third);
     check(&restarted(&folder, 10_000).await, 1, (leased.nanos(), 0, 10_000 - leased.nanos()));

@@ -220,7 +220,8 @@ async fn free_text_is_merged_whoever_meters_and_however_late() {
     // Parts, a caller that meters itself, a decision that was given up.
     for case in 0..3 {
         let school = School::new().await;
-        let id = decided(&school, |trace| Trace { hold: trace.hold.clone().filter(|_| case != 1), ..text(trace) }).await;
+        let id = decided(&school, |trace| Trace { hold: trace.hold.clone().filter(|_| case != 1), ..text(trace) })
+            .await;
         if case == 2 {
             school.reports.expire(lesson(2).at.plus(MINUTES_10));
         }

@@ -6,6 +6,7 @@
 //! a status at the door, so every reason has one code.
 
 pub mod admin;
+pub mod budgets;
 mod canary;
 pub mod deadline;
 pub(crate) mod decode;

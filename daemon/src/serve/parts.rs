@@ -30,6 +30,7 @@ use crate::registry::Registry;
 use crate::reports::Reports;
 use crate::retention::Retention;
 use crate::rpc::admin::Administration;
+use crate::rpc::budgets::Budgets;
 use crate::rpc::feedback::Verdicts;
 use crate::rpc::idempotency::Idempotency;
 use crate::rpc::policy::Policies;
@@ -286,7 +287,7 @@ impl Parts {
             policies,
             administration: Administration {
                 registry: Arc::clone(&self.registry),
-                budget: Arc::clone(&self.budget),
+                budgets: Budgets { ledger: Arc::clone(&self.budget), clock: Arc::clone(&clock) },
                 clock,
                 traffic,
             },

@@ -1,5 +1,6 @@
 //! What may be asked on the command line. Only shapes: what the words mean is in the file of each command.
 
+mod budget;
 mod play;
 mod policy;
 mod request;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use pointsman_client::v1;
 
+pub(crate) use self::budget::{AdjustArgs, BudgetsCommand, SetBudgetArgs, TransfersArgs};
 pub(crate) use self::play::PlayArgs;
 pub(crate) use self::policy::{EvaluateArgs, PoliciesCommand, PromoteArgs, ShadowArgs, TrainArgs};
 pub(crate) use self::request::{DecideArgs, ReportArgs, RequestArgs, RouteArgs};
@@ -88,8 +90,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PoliciesCommand,
     },
-    /// The daemon-wide budget and what is left of it.
+    /// The daemon's own budget and what is left of it.
     Budget,
+    /// List, set, adjust and prove budgets.
+    Budgets {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: BudgetsCommand,
+    },
     /// Begin the graceful end of the daemon.
     Drain {
         /// The most time for requests under way. Default: the daemon's configured time.

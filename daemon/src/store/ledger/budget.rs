@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use pointsman_router::clock::Timestamp;
 use pointsman_router::money::NanoUsd;
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::spend::{Spend, Spends};
-use super::transfers::{Entry, TransferKind, note};
+use super::transfers::{Entry, TransferKind, is_noted, note};
 use super::{LedgerStore, kept, number};
 use crate::store::StoreError;
 
@@ -42,6 +42,22 @@ pub enum BookOutcome {
     Booked,
     /// The mark is another: nothing was booked. Read on from there.
     MarkIs(u64),
+}
+
+/// What became of an adjustment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdjustOutcome {
+    /// It is booked.
+    Booked,
+    /// It was booked before, under its key.
+    Repeated,
+    /// The account had no such window. Nothing was booked.
+    NoWindow,
+    /// Less is unknown. Nothing was booked.
+    TooMuch {
+        /// So much.
+        there: NanoUsd,
+    },
 }
 
 /// What is kept of one window of an account.
@@ -149,25 +165,31 @@ impl LedgerStore {
             .await
     }
 
-    /// Books what an operator or a provider said of an account's window; `false` where the same was said before
-    /// under this key.
+    /// Books what an operator or a provider said of an account's window, once under this key.
     ///
     /// # Errors
     /// What the store met: then nothing was booked.
     pub async fn adjust(
         &self,
         (account, start): (Arc<str>, Timestamp),
-        (key, spend): (String, Spend),
+        (key, unknown, settled): (String, NanoUsd, NanoUsd),
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<AdjustOutcome, StoreError> {
         self.writer
             .run(move |tx| {
+                let window = read_window(tx, &account, start).optional()?;
+                let Some(there) = window.map(|window| window.unknown) else { return Ok(AdjustOutcome::NoWindow) };
+                let spend = Spend::of_adjustment(unknown, settled);
                 let entry = Entry { kind: TransferKind::Adjusted, key: Some(&key), leased: NanoUsd::ZERO, spend };
-                let new = note(tx, (&account, start), entry, now)?;
-                if new {
-                    add(tx, &account, start, spend)?;
+                if is_noted(tx, (&account, start), &key)? {
+                    return Ok(AdjustOutcome::Repeated);
                 }
-                Ok(new)
+                if unknown > there {
+                    return Ok(AdjustOutcome::TooMuch { there });
+                }
+                note(tx, (&account, start), entry, now)?;
+                add(tx, &account, start, spend)?;
+                Ok(AdjustOutcome::Booked)
             })
             .await
     }
@@ -275,7 +297,7 @@ fn set_lease(tx: &Transaction<'_>, lease: &Lease, before: NanoUsd, now: Timestam
     tx.prepare_cached("UPDATE budget_window SET leased = ?3 WHERE budget = ?1 AND start_micros = ?2")?
         .execute(params![account, start.micros(), leased.nanos()])?;
     let kind = if *leased > before { TransferKind::Granted } else { TransferKind::Returned };
-    note(tx, (account, *start), Entry::of_lease(kind, leased.saturating_sub(before)), now).map(|_| ())
+    note(tx, (account, *start), Entry::of_lease(kind, leased.saturating_sub(before)), now)
 }
 
 const COLUMNS: &str = "start_micros, resets_at_micros, amount, leased, settled, unknown, overrun";

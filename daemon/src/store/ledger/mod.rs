@@ -29,7 +29,7 @@ use std::time::Duration;
 use rusqlite::Row;
 use tokio::sync::mpsc;
 
-pub use budget::{BookOutcome, Booking, Lease, WindowOpening, WindowRow};
+pub use budget::{AdjustOutcome, BookOutcome, Booking, Lease, WindowOpening, WindowRow};
 pub use budgets::BudgetChange;
 pub use candidates::{FittedFacts, NewCandidate, StoredPolicy};
 pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};

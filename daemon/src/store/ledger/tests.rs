@@ -321,7 +321,7 @@ async fn what_lies_between_two_marks_is_booked_once() {
             (window.settled, window.unknown, window.overrun),
             (bill.settled, bill.unknown, NanoUsd::new(20))
         );
-        let transfer = store.transfers(account, at(0)).await.unwrap().remove(0);
+        let transfer = store.transfers((account, at(0)), false, usize::MAX).await.unwrap().remove(0);
         let booked = Spend { held: hold.amount, overrun: NanoUsd::new(20), ..transfer.spend };
         assert_eq!((transfer.kind, transfer.spend), (TransferKind::Booked, booked));
     }

@@ -10,7 +10,7 @@ use pointsman_router::money::NanoUsd;
 use rusqlite::{Row, Transaction, params};
 
 use super::spend::Spend;
-use super::{LedgerStore, number};
+use super::{LedgerStore, kept, number};
 use crate::store::{StoreError, unreadable};
 
 /// Why money moved.
@@ -96,20 +96,30 @@ pub struct Imbalance {
 }
 
 impl LedgerStore {
-    /// The transfers of a window, oldest first.
+    /// The newest transfers of a window, oldest first, at most `limit`; all, or those that made money unknown
+    /// or known.
     ///
     /// # Errors
     /// What the store met.
-    pub async fn transfers(&self, account: &str, start: Timestamp) -> Result<Vec<Transfer>, StoreError> {
+    pub async fn transfers(
+        &self,
+        (account, start): (&str, Timestamp),
+        unknown_only: bool,
+        limit: usize,
+    ) -> Result<Vec<Transfer>, StoreError> {
         let account = account.to_owned();
         self.readers
             .read(move |conn| {
-                conn.prepare_cached(
-                    "SELECT seq, at_micros, kind, key, leased, held, settled, released, unknown, overrun
-                     FROM transfers WHERE account = ?1 AND start_micros = ?2 ORDER BY seq",
-                )?
-                .query_map(params![account, start.micros()], transfer_row)?
-                .collect()
+                let mut newest = conn
+                    .prepare_cached(
+                        "SELECT seq, at_micros, kind, key, leased, held, settled, released, unknown, overrun
+                         FROM transfers WHERE account = ?1 AND start_micros = ?2 AND (unknown <> 0 OR NOT ?3)
+                         ORDER BY seq DESC LIMIT ?4",
+                    )?
+                    .query_map(params![account, start.micros(), unknown_only, kept(limit as u64)], transfer_row)?
+                    .collect::<rusqlite::Result<Vec<_>>>()?;
+                newest.reverse();
+                Ok(newest)
             })
             .await
     }
@@ -169,17 +179,27 @@ fn imbalance(row: &Row<'_>, what: &'static str, (kept, summed): (i64, i64)) -> r
     })
 }
 
-/// Notes a movement; `false` where one with this key was noted before.
+/// Whether a movement with this key was noted.
+pub(super) fn is_noted(
+    tx: &Transaction<'_>,
+    (account, start): (&str, Timestamp),
+    key: &str,
+) -> rusqlite::Result<bool> {
+    tx.prepare_cached("SELECT 1 FROM transfers WHERE key = ?1 AND account = ?2 AND start_micros = ?3")?
+        .exists(params![key, account, start.micros()])
+}
+
+/// Notes a movement.
 pub(super) fn note(
     tx: &Transaction<'_>,
     (account, start): (&str, Timestamp),
     entry: Entry<'_>,
     now: Timestamp,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<()> {
     let Entry { kind, key, leased, spend } = entry;
-    let noted = tx
+    tx
         .prepare_cached(
-            "INSERT OR IGNORE INTO transfers (account, start_micros, at_micros, kind, key, leased, held, settled, released, unknown, overrun)
+            "INSERT INTO transfers (account, start_micros, at_micros, kind, key, leased, held, settled, released, unknown, overrun)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
@@ -194,8 +214,8 @@ pub(super) fn note(
             spend.released.nanos(),
             spend.unknown.nanos(),
             spend.overrun.nanos()
-        ])?;
-    Ok(noted == 1)
+        ])
+        .map(|_| ())
 }
 
 fn transfer_row(row: &Row<'_>) -> rusqlite::Result<Transfer> {

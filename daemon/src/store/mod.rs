@@ -76,8 +76,9 @@ pub enum StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let detail = error.to_string();
-        if let Some(code) = error.sqlite_error_code() {
-            return Self::of_code(code, detail);
+        if let Some(error) = error.sqlite_error() {
+            // "disk I/O error" alone says nothing: the extended code has the operation that failed.
+            return Self::of_code(error.code, format!("{detail} (SQLite {})", error.extended_code));
         }
         // A value that is not what its column promises was not written by us.
         if matches!(

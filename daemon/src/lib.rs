@@ -6,6 +6,7 @@
 //! order of this list.
 
 pub mod clock;
+pub mod rates;
 pub mod config;
 pub mod wire;
 pub mod store;

@@ -19,6 +19,7 @@ use super::learning::learning;
 use super::section::{self, Section};
 use super::values::resolved;
 use super::{budget, check_models};
+use crate::rates::{Limit, Limits};
 
 const MIB: u64 = 1 << 20;
 /// More exploration than this is another policy.
@@ -33,12 +34,24 @@ pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
     let policy = policy(root.table("policy"), faults, &mut settings);
     let main = budget::main(root.table("budget"));
     let budgets = budget::others(root.tables("budgets"), main.as_ref());
+    let limits = limits(root.table("limits"));
     let store = store(root.table("store"), &mut settings);
     let learning = learning(root.table("learning"));
     let backends = check_models::backends(root.tables("backend"), &layered.folder, environment);
     let models = check_models::models(root.tables("model"), &backends);
     root.end();
-    Config { server, policy, settings, budget: main, budgets, store, learning, backends: backends.known, models }
+    Config {
+        server,
+        policy,
+        settings,
+        budget: main,
+        budgets,
+        limits,
+        store,
+        learning,
+        backends: backends.known,
+        models,
+    }
 }
 
 /// Reports rules that name models which nobody registers. Called once the models are known that
@@ -126,6 +139,20 @@ fn policy(mut section: Section<'_>, faults: &Faults, settings: &mut Settings) ->
     }
     section.end();
     PolicyConfig { kind: kind.unwrap_or(PolicyChoice::Bandit), rules, default, exploration, best_single_fallback }
+}
+
+fn limits(mut section: Section<'_>) -> Limits {
+    let requests = section.limit("requests_per_minute");
+    let tokens = section.limit("tokens_per_minute");
+    let spend = section.usd("spend_usd_per_minute").map(|spend| {
+        let micros = u64::try_from(spend.micros_rounded_up()).unwrap_or(0);
+        Limit::new(micros).map_err(|_| {
+            let wanted = "from 0.000001 to 600 dollars a minute, or left out for no limit".to_owned();
+            section.fault("spend_usd_per_minute", FaultKind::OutOfRange { wanted });
+        })
+    });
+    section.end();
+    Limits { requests, tokens, spend_micros: spend.and_then(Result::ok) }
 }
 
 fn store(mut section: Section<'_>, settings: &mut Settings) -> Store {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::budget::Budget;
 use super::learning::LearningConfig;
 use super::secret::Key;
+use crate::rates::{Limit, Limits};
 
 /// Everything that an operator set.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Config {
     pub budget: Option<Budget>,
     /// The budgets of tenants, keys and tags beside it.
     pub budgets: Vec<Budget>,
+    /// What a caller may do in a minute, where its key says nothing else.
+    pub limits: Limits,
     /// What the stores keep.
     pub store: Store,
     /// What is kept to learn from, and when a candidate is trained by itself.
@@ -96,6 +99,8 @@ pub struct BackendConfig {
     pub path: String,
     /// What it is.
     pub kind: BackendKind,
+    /// The provider's own limits: requests and tokens a minute.
+    pub provider: (Option<Limit>, Option<Limit>),
 }
 
 /// What an adapter is.

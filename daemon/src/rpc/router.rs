@@ -14,7 +14,7 @@ use pointsman_proto::v1;
 use pointsman_proto::v1::router_service_server::RouterService;
 use pointsman_router::check::{BadRequest, Fault, Problem, check};
 use pointsman_router::clock::Clock;
-use pointsman_router::ids::ModelName;
+use pointsman_router::ids::{KeyId, ModelName};
 use pointsman_router::model::PoolSource;
 use pointsman_router::pipeline::{Metering, Router};
 use pointsman_router::progress::{Progress, Unwatched};
@@ -30,6 +30,7 @@ use super::idempotency::{Idempotency, KEY_BYTES_MAX, Reply};
 use super::status::Refusal;
 use super::traffic::Traffic;
 use super::watch::{EVENTS_MAX, Item, Watch, last};
+use crate::rates::{self, Callers, LimitSource};
 use crate::reports::{Reports, Standing};
 use crate::store::traces::Reported;
 use crate::wire;
@@ -52,6 +53,10 @@ pub struct Routing {
     pub reports: Arc<Reports>,
     /// The requests under way.
     pub traffic: Traffic,
+    /// How fast callers are.
+    pub callers: Arc<Callers>,
+    /// How fast they may be.
+    pub limits: Arc<dyn LimitSource>,
 }
 
 impl fmt::Debug for Routing {
@@ -104,6 +109,13 @@ impl Routing {
         self.idempotency.once(claim, work).await
     }
 
+    /// Lets a request of this caller in, where it is not too fast.
+    fn meter(&self, spec: &v1::RequestSpec, key: Option<&KeyId>) -> Result<(), Refusal> {
+        let bytes = spec.prompt.len() + spec.messages.iter().map(|message| message.text.len()).sum::<usize>();
+        let tokens = rates::tokens(bytes, spec.output_tokens_max);
+        Ok(self.callers.admit(key, &self.limits.limits(key), tokens)?)
+    }
+
     async fn bounded<T>(
         &self,
         deadline: Option<Duration>,
@@ -127,6 +139,7 @@ impl RouterService for Routing {
         let deadline = deadline(request.metadata())?;
         let v1::RouteRequest { request, idempotency_key: key, explain } = request.into_inner();
         let job = Job { spec: self.raw(request, deadline)?, key, explain, deadline };
+        self.meter(&job.spec, None)?;
         let work: BoxFuture<'_, Reply> = Box::pin(self.answer(job, Arc::new(Unwatched)));
         Ok(Response::new(self.bounded(deadline, work).await?))
     }
@@ -138,6 +151,7 @@ impl RouterService for Routing {
         let deadline = deadline(request.metadata())?;
         let v1::RouteStreamRequest { request, idempotency_key: key, explain } = request.into_inner();
         let job = Job { spec: self.raw(request, deadline)?, key, explain, deadline };
+        self.meter(&job.spec, None)?;
         let under_way = self.traffic.enter()?;
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let this = self.clone();
@@ -165,6 +179,7 @@ impl RouterService for Routing {
         };
         let report_within = report_within(request.report_within)?;
         let spec = self.raw(request.request, deadline)?;
+        self.meter(&spec, None)?;
         let output_tokens_max = spec.output_tokens_max;
         let raw = wire::request::from_wire(spec, deadline);
         let work: BoxFuture<'_, _> = Box::pin(async { Ok(self.router.decide(raw, metering).await?) });

@@ -24,6 +24,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::backends::CardError;
 use crate::feedback::FeedbackError;
 use crate::money::BudgetError;
+use crate::rates::{Metered, TooFast};
 use crate::registry::RegistryError;
 use crate::reports::ReportError;
 use crate::store::StoreError;
@@ -91,6 +92,8 @@ pub enum Reason {
     BudgetExhausted,
     /// The request's own cap has no room.
     RequestCap,
+    /// The caller is faster than its limits.
+    RateLimited,
     /// Every model called failed.
     ModelsFailed,
     /// Models replied, none with an answer of the kind asked for.
@@ -136,7 +139,9 @@ impl Reason {
             | Self::GateFailed
             | Self::ArtifactSchema
             | Self::ArtifactDamaged => Code::FailedPrecondition,
-            Self::BudgetExhausted | Self::RequestCap | Self::Overloaded => Code::ResourceExhausted,
+            Self::BudgetExhausted | Self::RequestCap | Self::RateLimited | Self::Overloaded => {
+                Code::ResourceExhausted
+            }
             Self::ModelsFailed | Self::NoUsableAnswer | Self::Draining | Self::StoreDown => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::KeyCrashed => Code::Aborted,
@@ -171,6 +176,7 @@ impl Reason {
             Self::NoModel => "NO_MODEL",
             Self::BudgetExhausted => "BUDGET_EXHAUSTED",
             Self::RequestCap => "REQUEST_CAP",
+            Self::RateLimited => "RATE_LIMITED",
             Self::ModelsFailed => "MODELS_FAILED",
             Self::NoUsableAnswer => "NO_USABLE_ANSWER",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
@@ -361,9 +367,36 @@ impl From<RouteError> for Refusal {
             RouteError::Decide(error) => error.into(),
             RouteError::Hold(HoldError::NoMoney(no)) => no.into(),
             RouteError::Hold(HoldError::Ledger { .. }) => Self::new(Reason::StoreDown, message),
+            RouteError::Hold(HoldError::TooFast { retry_after, .. }) => {
+                rate_limited(message, "spend", retry_after)
+            }
             RouteError::AllFailed { trace } => of_trace(Reason::ModelsFailed, message, &trace),
             RouteError::NoUsableAnswer { trace } => of_trace(Reason::NoUsableAnswer, message, &trace),
             RouteError::DeadlineExceeded { trace } => of_trace(Reason::DeadlineExceeded, message, &trace),
+        }
+    }
+}
+
+/// A caller that is faster than its limit on this; without a wait no wait would help.
+fn rate_limited(message: String, what: &str, retry_after: Option<Duration>) -> Refusal {
+    let refusal = Refusal::new(Reason::RateLimited, message.clone()).quota(format!("rate:{what}"), message);
+    match retry_after {
+        Some(wait) => refusal.retry_after(wait),
+        None => refusal,
+    }
+}
+
+impl From<TooFast> for Refusal {
+    fn from(error: TooFast) -> Self {
+        let message = error.to_string();
+        match error {
+            TooFast::Wait { metered: Metered::Requests, retry_after, .. } => {
+                rate_limited(message, "requests", Some(retry_after))
+            }
+            TooFast::Wait { metered: Metered::Tokens, retry_after, .. } => {
+                rate_limited(message, "tokens", Some(retry_after))
+            }
+            TooFast::Never { .. } => rate_limited(message, "tokens", None),
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::feedback::FeedbackDesk;
 use crate::learning::{Artifact, Learning, Opening, Teacher};
 use crate::money::{BudgetLedger, Configured, UNBUDGETED};
 use crate::pacing::BudgetPacer;
+use crate::rates::{Braked, Callers, LimitSource};
 use crate::registry::Registry;
 use crate::reports::Reports;
 use crate::retention::Retention;
@@ -72,6 +73,8 @@ pub(super) struct Parts {
     state_dir: PathBuf,
     keeps: Store,
     departing_share: f64,
+    /// What callers may do in a minute.
+    limits: Arc<dyn LimitSource>,
     message_bytes_max: usize,
     /// Released last: fields are dropped in their order.
     _lock: StateLock,
@@ -121,6 +124,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let stores = (traces.clone(), ledger.clone());
     let (teacher, learning) = Teacher::open(opening, stores, Arc::clone(&clock)).await?;
 
+    let limits: Arc<dyn LimitSource> = Arc::new(config.limits);
     let pacing = config.budget.as_ref().map_or(Pacing::Off, |budget| budget.pacing);
     let pacer = Arc::new(BudgetPacer::new(Arc::clone(&budget), pacing));
     let ports = Ports {
@@ -128,7 +132,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         seeds: Arc::clone(&seeds),
         pools: Arc::clone(&registry) as Arc<dyn PoolSource>,
         policies: learning.policies() as Arc<dyn PolicySource>,
-        ledger: Arc::clone(&budget) as Arc<dyn Ledger>,
+        ledger: Arc::new(Braked::new(Arc::clone(&budget) as Arc<dyn Ledger>, Arc::clone(&limits))),
         pacer: Arc::clone(&pacer) as _,
         traces: Arc::new(traces.clone()) as Arc<dyn TraceSink>,
     };
@@ -154,6 +158,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         state_dir,
         keeps: config.store,
         departing_share: config.learning.departing_share,
+        limits,
         message_bytes_max: config.server.message_bytes_max,
         _lock: lock,
         clock,
@@ -263,6 +268,8 @@ impl Parts {
                 idempotency: Idempotency::new(self.ledger.clone(), Arc::clone(&clock), traffic.clone(), secret),
                 reports: Arc::clone(&self.reports),
                 traffic: traffic.clone(),
+                callers: Arc::new(Callers::new()),
+                limits: Arc::clone(&self.limits),
             },
             verdicts: Verdicts {
                 desk: FeedbackDesk::new(

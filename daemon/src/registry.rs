@@ -48,6 +48,8 @@ pub struct Listed {
     pub model: Model,
     /// Where it comes from.
     pub origin: Origin,
+    /// Why its price card cannot be right, since a call cost more than it allows.
+    pub suspect: Option<String>,
 }
 
 /// Why a change was refused. Nothing was changed, in memory or in the store, unless the store says
@@ -93,6 +95,17 @@ pub struct Registry {
 struct Published {
     pool: Arc<Pool>,
     origins: BTreeMap<ModelName, Origin>,
+    suspects: BTreeMap<ModelName, String>,
+}
+
+impl Published {
+    fn listed(&self, model: &Model) -> Listed {
+        Listed {
+            model: model.clone(),
+            origin: self.origins.get(model.name()).copied().unwrap_or(Origin::Config),
+            suspect: self.suspects.get(model.name()).cloned(),
+        }
+    }
 }
 
 impl Registry {
@@ -122,20 +135,14 @@ impl Registry {
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         let published = self.published.load();
-        let listed = |model: &Model| Listed {
-            model: model.clone(),
-            origin: published.origins.get(model.name()).copied().unwrap_or(Origin::Config),
-        };
-        published.pool.models().iter().map(listed).collect()
+        published.pool.models().iter().map(|model| published.listed(model)).collect()
     }
 
     /// One registered model.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Listed> {
         let published = self.published.load();
-        let model = published.pool.get(name)?.clone();
-        let origin = published.origins.get(name).copied().unwrap_or(Origin::Config);
-        Some(Listed { model, origin })
+        Some(published.listed(published.pool.get(name)?))
     }
 
     /// Registers a model; it takes part from the next decision on.
@@ -164,7 +171,7 @@ impl Registry {
         self.get(name.as_str()).ok_or(RegistryError::NotFound(name))
     }
 
-    /// Switches a model on again.
+    /// Switches a model on again, and takes its price card as right.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
@@ -178,6 +185,24 @@ impl Registry {
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
     pub async fn disable(&self, name: &ModelName) -> Result<Listed, RegistryError> {
         self.switch(name, true).await
+    }
+
+    /// Marks a model whose call cost more than its price card allows, durably, until it is enabled or registered
+    /// again; `false` where it was marked before or is gone.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn suspect(&self, name: &ModelName, why: String) -> Result<bool, RegistryError> {
+        if self.get(name.as_str()).is_none_or(|listed| listed.suspect.is_some()) {
+            return Ok(false);
+        }
+        let mut overrides = self.overrides.lock().await;
+        let present = overrides.get(name).cloned().unwrap_or_else(|| Override::none(name.clone()));
+        if present.removed || present.suspect.is_some() {
+            return Ok(false);
+        }
+        self.apply(&mut overrides, Override { suspect: Some(why), ..present }).await?;
+        Ok(true)
     }
 
     /// Removes a model; it is gone from the next decision on.
@@ -194,10 +219,11 @@ impl Registry {
         let mut overrides = self.overrides.lock().await;
         let listed = self.found(name)?;
         let present = overrides.get(name).cloned().unwrap_or_else(|| Override::none(name.clone()));
-        if present.disabled == disabled {
+        let suspect = present.suspect.clone().filter(|_| disabled);
+        if present.disabled == disabled && present.suspect == suspect {
             return Ok(listed);
         }
-        self.apply(&mut overrides, Override { disabled, ..present }).await?;
+        self.apply(&mut overrides, Override { disabled, suspect, ..present }).await?;
         self.found(name)
     }
 
@@ -257,7 +283,9 @@ fn assemble(
             add(model(backends, card, Some(change), before), Origin::Runtime);
         }
     }
-    Published { pool: Arc::new(Pool::new(models)), origins }
+    let suspects =
+        overrides.values().filter_map(|change| Some((change.model.clone(), change.suspect.clone()?))).collect();
+    Published { pool: Arc::new(Pool::new(models)), origins, suspects }
 }
 
 /// A model of its card, or of a registration that no longer fits.

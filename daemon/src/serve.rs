@@ -136,6 +136,7 @@ impl Daemon {
             clock: std::sync::Arc::clone(&parts.clock),
             traces: parts.traces.clone(),
             ledger: parts.ledger.clone(),
+            registry: std::sync::Arc::clone(&parts.registry),
             booked,
         };
         let mut jobs = JoinSet::new();

@@ -23,13 +23,16 @@ pub struct Override {
     pub disabled: bool,
     /// Whether it was removed; the model of the configuration stays away too.
     pub removed: bool,
+    /// Why its price card cannot be right, since a call cost more than it allows.
+    #[serde(default)]
+    pub suspect: Option<String>,
 }
 
 impl Override {
     /// No change at all.
     #[must_use]
     pub fn none(model: ModelName) -> Self {
-        Self { model, registered: None, disabled: false, removed: false }
+        Self { model, registered: None, disabled: false, removed: false, suspect: None }
     }
 }
 

@@ -139,3 +139,18 @@ async fn an_override_whose_backend_is_gone_is_listed_with_the_reason() {
     let listed = open(&store).get("lost").unwrap();
     assert!(matches!(listed.model.availability, Availability::Unavailable { .. }));
 }
+
+#[tokio::test]
+async fn a_suspect_price_card_is_marked_until_somebody_takes_it_as_right() {
+    let store = Arc::new(Memory::default());
+    let registry = open(&store);
+    let name = registry.list()[0].model.name().clone();
+    assert_eq!(registry.suspect(&name, "cost $2".to_owned()).await, Ok(true));
+    assert_eq!(registry.suspect(&name, "cost $3".to_owned()).await, Ok(false), "once is enough");
+    assert_eq!(registry.suspect(&"nobody".into(), "cost $3".to_owned()).await, Ok(false));
+    let registry = open(&store);
+    assert_eq!(registry.get(name.as_str()).unwrap().suspect.as_deref(), Some("cost $2"), "it survives a restart");
+    registry.disable(&name).await.unwrap();
+    assert!(registry.get(name.as_str()).unwrap().suspect.is_some());
+    assert_eq!(registry.enable(&name).await.unwrap().suspect, None);
+}

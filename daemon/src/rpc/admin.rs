@@ -44,7 +44,8 @@ impl Administration {
             Origin::Config => v1::ModelOrigin::Config,
             Origin::Runtime => v1::ModelOrigin::Runtime,
         };
-        wire::model::to_wire(&listed.model, origin, self.clock.now())
+        let price_suspect_reason = listed.suspect.clone().unwrap_or_default();
+        v1::ModelListing { price_suspect_reason, ..wire::model::to_wire(&listed.model, origin, self.clock.now()) }
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::booking;
 use crate::learning::Learning;
+use crate::registry::Registry;
 use crate::reports::Reports;
 use crate::retention::Retention;
 use crate::store::ledger::LedgerStore;
@@ -39,6 +40,8 @@ pub(super) struct Books {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) traces: TraceStore,
     pub(super) ledger: LedgerStore,
+    /// The models, whose price cards are held against what calls cost.
+    pub(super) registry: Arc<Registry>,
     /// The place up to which everything is booked.
     pub(super) booked: u64,
 }
@@ -53,6 +56,7 @@ impl Books {
         let mut rows = Vec::with_capacity(BOOKED_AT_ONCE);
         while committed.recv_many(&mut rows, BOOKED_AT_ONCE).await > 0 {
             self.book(&rows).await;
+            self.suspect(&rows).await;
             for row in rows.drain(..) {
                 // A teacher that stopped has said why; the next start learns what it missed.
                 let _ = teacher.send(row).await;
@@ -70,6 +74,19 @@ impl Books {
                 tracing::error!(%error, "spend could not be booked, it is tried again");
                 tokio::time::sleep(BOOKING_PAUSE).await;
                 self.catch_up().await;
+            }
+        }
+    }
+
+    /// Marks the models whose calls cost more than their price cards allow.
+    async fn suspect(&self, rows: &[Committed]) {
+        for (model, why) in rows.iter().flat_map(booking::above_their_cards) {
+            match self.registry.suspect(&model, why.clone()).await {
+                Ok(true) => {
+                    tracing::error!(%model, %why, "the price card is suspect, mend it and enable the model")
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(%model, %error, "a suspect price card could not be marked"),
             }
         }
     }

@@ -6,9 +6,12 @@
 //! order of this list.
 
 pub mod clock;
+pub mod audit;
 pub mod config;
+pub mod keys;
 pub mod wire;
 pub mod store;
+pub mod keyring;
 pub mod money;
 pub mod pacing;
 pub mod backends;

@@ -31,7 +31,7 @@ pub use checked::{
     RecordedConfig, Registration, Server, SimulatedConfig, Store,
 };
 pub use fault::{ConfigError, Fault, FaultKind, Faults};
-pub use installation::{InstallationError, secret as installation_secret};
+pub use installation::{InstallationError, key_secret, secret as installation_secret};
 pub use layers::{Environment, Flags};
 pub use learning::LearningConfig;
 pub use overrides::{Override, OverrideStore, OverrideStoreError};

@@ -10,9 +10,11 @@
 mod answer;
 mod budget;
 mod candidates;
+mod chain;
 mod feedback;
 mod idempotency;
 mod imported;
+mod keys;
 mod lifecycle;
 mod overrides;
 mod said;

@@ -5,7 +5,8 @@
 //! next call. Nagle's algorithm is off, because requests are small and answers are waited for.
 //!
 //! It must never read the environment and never wait without a bound. Edge cases: an address without a scheme is taken
-//! as plain HTTP/2; `https` is refused, since the daemon serves loopback only as long as it knows no keys.
+//! as plain HTTP/2; `https` is refused, since the daemon has no TLS: a key that is sent beyond the loopback travels in
+//! clear.
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::ClientError;
+use crate::key::ApiKey;
 
 /// Pause after the first failed connection; doubled after each further one.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -39,6 +41,8 @@ pub struct Target {
     pub keepalive_timeout: Duration,
     /// The largest message that is sent or accepted, in bytes.
     pub message_bytes_max: usize,
+    /// The key that is sent with every call. Absent: none, for a daemon that demands none.
+    pub key: Option<ApiKey>,
 }
 
 impl Target {
@@ -53,6 +57,7 @@ impl Target {
             keepalive_after: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
             message_bytes_max: 16 * 1024 * 1024,
+            key: None,
         }
     }
 

@@ -23,6 +23,7 @@ pub mod learning;
 pub mod retention;
 pub mod training;
 pub mod verify;
+pub mod operator;
 pub mod rpc;
 pub mod serve;
 pub mod replay;

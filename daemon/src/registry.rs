@@ -26,8 +26,10 @@ use pointsman_router::breaker::Breaker;
 use pointsman_router::ids::ModelName;
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, PoolSource, Pricing};
 use pointsman_router::money::Price;
+use serde_json::json;
 use tokio::sync::Mutex;
 
+use crate::audit::{By, Entry};
 use crate::backends::{Backends, CardError};
 use crate::config;
 pub use crate::config::{Override, OverrideStore, OverrideStoreError, Registration};
@@ -142,7 +144,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError`]; the name must be free, the backend configured, the price known.
-    pub async fn register(&self, registration: Registration) -> Result<Listed, RegistryError> {
+    pub async fn register(&self, registration: Registration, by: &By) -> Result<Listed, RegistryError> {
         let name = registration.name.clone();
         if !config::is_name(name.as_str()) {
             return Err(RegistryError::BadName(name.to_string().chars().take(config::NAME_BYTES_MAX).collect()));
@@ -159,8 +161,9 @@ impl Registry {
         if pool.models().len() >= Pool::MODELS_MAX {
             return Err(RegistryError::Full);
         }
+        let entry = Entry::new(by, "model.registered", name.as_str(), json!(registration));
         let change = Override { registered: Some(registration), ..Override::none(name.clone()) };
-        self.apply(&mut overrides, change).await?;
+        self.apply(&mut overrides, change, entry).await?;
         self.get(name.as_str()).ok_or(RegistryError::NotFound(name))
     }
 
@@ -168,36 +171,39 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
-    pub async fn enable(&self, name: &ModelName) -> Result<Listed, RegistryError> {
-        self.switch(name, false).await
+    pub async fn enable(&self, name: &ModelName, by: &By) -> Result<Listed, RegistryError> {
+        self.switch(name, false, by).await
     }
 
     /// Switches a model off: it stays registered and is not called.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
-    pub async fn disable(&self, name: &ModelName) -> Result<Listed, RegistryError> {
-        self.switch(name, true).await
+    pub async fn disable(&self, name: &ModelName, by: &By) -> Result<Listed, RegistryError> {
+        self.switch(name, true, by).await
     }
 
     /// Removes a model; it is gone from the next decision on.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
-    pub async fn remove(&self, name: &ModelName) -> Result<(), RegistryError> {
+    pub async fn remove(&self, name: &ModelName, by: &By) -> Result<(), RegistryError> {
         let mut overrides = self.overrides.lock().await;
         self.found(name)?;
-        self.apply(&mut overrides, Override { removed: true, ..Override::none(name.clone()) }).await
+        let entry = Entry::new(by, "model.removed", name.as_str(), json!({}));
+        self.apply(&mut overrides, Override { removed: true, ..Override::none(name.clone()) }, entry).await
     }
 
-    async fn switch(&self, name: &ModelName, disabled: bool) -> Result<Listed, RegistryError> {
+    async fn switch(&self, name: &ModelName, disabled: bool, by: &By) -> Result<Listed, RegistryError> {
         let mut overrides = self.overrides.lock().await;
         let listed = self.found(name)?;
         let present = overrides.get(name).cloned().unwrap_or_else(|| Override::none(name.clone()));
         if present.disabled == disabled {
             return Ok(listed);
         }
-        self.apply(&mut overrides, Override { disabled, ..present }).await?;
+        let action = if disabled { "model.disabled" } else { "model.enabled" };
+        let entry = Entry::new(by, action, name.as_str(), json!({}));
+        self.apply(&mut overrides, Override { disabled, ..present }, entry).await?;
         self.found(name)
     }
 
@@ -210,8 +216,9 @@ impl Registry {
         &self,
         overrides: &mut BTreeMap<ModelName, Override>,
         change: Override,
+        entry: Entry,
     ) -> Result<(), RegistryError> {
-        self.store.save(change.clone()).await?;
+        self.store.save(change.clone(), entry).await?;
         overrides.insert(change.model.clone(), change);
         let before = self.pool();
         self.published.store(Arc::new(assemble(&self.backends, &self.base, overrides, Some(&before))));

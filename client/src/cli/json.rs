@@ -54,6 +54,12 @@ named!(
     InstallPolicyResponse,
     ImportTracesResponse,
     GetReportResponse,
+    CreateKeyResponse,
+    ListKeysResponse,
+    RevokeKeyResponse,
+    RotateKeyResponse,
+    ListAuditResponse,
+    VerifyAuditResponse,
 );
 
 /// The message as one line of JSON.

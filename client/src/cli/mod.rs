@@ -5,11 +5,13 @@
 
 mod admin;
 mod args;
+mod audit;
 mod exit;
 mod feedback;
 mod import;
 mod input;
 mod json;
+mod keys;
 mod learn;
 mod page;
 mod parse;
@@ -27,10 +29,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
-use pointsman_client::{Client, Target};
+use pointsman_client::{ApiKey, Client, Target};
 
 use self::args::{Cli, Command};
 use self::exit::Exit;
+use self::input::flag;
 use self::session::Session;
 use self::tables::Look;
 
@@ -74,11 +77,23 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let mut target = Target::new(cli.address);
     target.connect_within = cli.connect_within;
     target.deadline = Some(cli.timeout);
+    target.key = key(cli.key_file.as_deref())?;
     let client = progress::patiently("connecting", Box::pin(Client::connect(target))).await?;
     let stdout_is_terminal = std::io::stdout().is_terminal();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let session = Session { client, json: cli.json, look: Look::new(stdout_is_terminal, no_color) };
     dispatch(&session, cli.command).await
+}
+
+/// The key of the file, else of the environment. Never of an argument, which every process on the machine could read.
+fn key(file: Option<&str>) -> anyhow::Result<Option<ApiKey>> {
+    let text = match file {
+        Some(file) => {
+            Some(String::from_utf8(input::bytes(file)?).map_err(|_| flag("--key-file", "holds no key"))?)
+        }
+        None => std::env::var("POINTSMAN_KEY").ok().filter(|text| !text.trim().is_empty()),
+    };
+    Ok(text.map(|text| ApiKey::new(&text)).transpose()?)
 }
 
 async fn dispatch(session: &Session, command: Command) -> anyhow::Result<Exit> {
@@ -99,6 +114,8 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Shadow(args) => Box::pin(learn::shadow(session, args)).await,
         Command::Policies { command } => Box::pin(policies::policies(session, command)).await,
         Command::Budget => Box::pin(admin::budget(session)).await,
+        Command::Keys { command } => Box::pin(keys::keys(session, command)).await,
+        Command::Audit { command } => Box::pin(audit::audit(session, command)).await,
         Command::Drain { grace } => Box::pin(admin::drain(session, grace)).await,
         Command::Health { service } => Box::pin(admin::health(session, &service)).await,
         // Written before the connection is opened; needs no daemon.

@@ -13,6 +13,7 @@ use pointsman_router::ids::{ModelName, TaskType};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::settings::{CALLS_LIMIT, Settings};
 
+use super::auth::auth;
 use super::check_models;
 use super::checked::{Budget, Config, Pacing, PolicyChoice, PolicyConfig, Server, Store};
 use super::fault::{FaultKind, Faults};
@@ -32,6 +33,7 @@ pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
     let mut root = Section::root(&layered.table, faults);
     let mut settings = Settings::default();
     let server = server(root.table("server"), &layered.folder, &mut settings);
+    let auth = auth(root.table("auth"), server.listen);
     let policy = policy(root.table("policy"), faults, &mut settings);
     let budget = budget(root.table("budget"));
     let store = store(root.table("store"), &mut settings);
@@ -39,7 +41,7 @@ pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
     let backends = check_models::backends(root.tables("backend"), &layered.folder, environment);
     let models = check_models::models(root.tables("model"), &backends);
     root.end();
-    Config { server, policy, settings, budget, store, learning, backends: backends.known, models }
+    Config { server, auth, policy, settings, budget, store, learning, backends: backends.known, models }
 }
 
 /// Reports rules that name models which nobody registers. Called once the models are known that
@@ -78,11 +80,7 @@ fn listen(section: &mut Section<'_>) -> SocketAddr {
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 7001));
     let Some(text) = section.text("listen") else { return default };
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => return address,
-        Ok(_) => {
-            let wanted = "a loopback address such as 127.0.0.1:7001, since callers are not told apart by keys yet";
-            section.fault("listen", FaultKind::OutOfRange { wanted: wanted.to_owned() });
-        }
+        Ok(address) => return address,
         Err(_) => {
             let found = format!("\"{}\"", text.escape_debug());
             section.fault("listen", FaultKind::WrongForm { wanted: "ADDRESS:PORT such as 127.0.0.1:7001", found });

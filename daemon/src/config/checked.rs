@@ -12,6 +12,7 @@ use pointsman_router::money::{NanoUsd, Price};
 use pointsman_router::settings::Settings;
 use serde::{Deserialize, Serialize};
 
+use super::auth::Auth;
 use super::learning::LearningConfig;
 use super::secret::Key;
 use super::window::Window;
@@ -21,6 +22,8 @@ use super::window::Window;
 pub struct Config {
     /// Where and how to listen.
     pub server: Server,
+    /// Whether callers need keys.
+    pub auth: Auth,
     /// How to choose.
     pub policy: PolicyConfig,
     /// The settings of the decision core. The secret in it is zero until the state folder is opened:
@@ -41,7 +44,7 @@ pub struct Config {
 /// Where and how to listen.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Address of the gRPC server, on the loopback; port 0 takes a free one.
+    /// Address of the gRPC server; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Whether the server describes itself to clients such as grpcurl.
     pub reflection: bool,

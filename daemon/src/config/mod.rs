@@ -10,6 +10,7 @@
 //! can be known only once their files are open: so [`read`] hands out a [`Draft`], and
 //! `crate::backends::load` opens the files and ends the check.
 
+mod auth;
 mod check;
 mod check_models;
 mod checked;
@@ -25,6 +26,7 @@ mod tests;
 mod values;
 mod window;
 
+pub use auth::{Auth, Keys, transport};
 pub use check::check_rules;
 pub use checked::{
     BackendConfig, BackendKind, Budget, Config, OpenaiConfig, OutputCapField, Pacing, PolicyChoice, PolicyConfig,

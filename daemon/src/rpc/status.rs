@@ -102,6 +102,16 @@ pub enum Reason {
     KeyReused,
     /// The daemon stopped in the middle of the request with this idempotency key.
     KeyCrashed,
+    /// No valid key came with the request.
+    Unauthenticated,
+    /// The key lacks the scope.
+    ScopeMissing,
+    /// No key has this id.
+    UnknownKey,
+    /// The key is revoked or expired.
+    KeyInactive,
+    /// There is no room for another key.
+    KeysFull,
     /// A fault of the daemon.
     Internal,
 }
@@ -112,7 +122,11 @@ impl Reason {
     pub fn code(self) -> Code {
         match self {
             Self::InvalidArgument | Self::ArtifactCorrupt | Self::ArtifactTooLarge => Code::InvalidArgument,
-            Self::UnknownDecision | Self::Pruned | Self::UnknownModel | Self::UnknownPolicy => Code::NotFound,
+            Self::UnknownDecision | Self::Pruned | Self::UnknownModel | Self::UnknownPolicy | Self::UnknownKey => {
+                Code::NotFound
+            }
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::ScopeMissing => Code::PermissionDenied,
             Self::ModelExists | Self::KeyReused => Code::AlreadyExists,
             Self::NoModel
             | Self::RegistryFull
@@ -125,7 +139,9 @@ impl Reason {
             | Self::Unevaluated
             | Self::GateFailed
             | Self::ArtifactSchema
-            | Self::ArtifactDamaged => Code::FailedPrecondition,
+            | Self::ArtifactDamaged
+            | Self::KeyInactive
+            | Self::KeysFull => Code::FailedPrecondition,
             Self::BudgetExhausted | Self::RequestCap | Self::Overloaded => Code::ResourceExhausted,
             Self::ModelsFailed | Self::NoUsableAnswer | Self::Draining | Self::StoreDown => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
@@ -167,6 +183,11 @@ impl Reason {
             Self::StoreDown => "STORE_DOWN",
             Self::KeyReused => "IDEMPOTENCY_KEY_REUSED",
             Self::KeyCrashed => "IDEMPOTENCY_KEY_CRASHED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::ScopeMissing => "SCOPE_MISSING",
+            Self::UnknownKey => "UNKNOWN_KEY",
+            Self::KeyInactive => "KEY_INACTIVE",
+            Self::KeysFull => "KEYS_FULL",
             Self::Internal => "INTERNAL",
         }
     }

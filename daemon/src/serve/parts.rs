@@ -21,8 +21,10 @@ use super::transport::Services;
 use crate::backends::Loaded;
 use crate::booking;
 use crate::clock::{OsSeeds, SystemClock};
-use crate::config::{self, Config, Pacing, PolicyChoice, PolicyConfig, Store};
+use crate::config::{self, Config, Keys, Pacing, PolicyChoice, PolicyConfig, Store};
 use crate::feedback::FeedbackDesk;
+use crate::keyring::Keyring;
+use crate::keys::HashKey;
 use crate::learning::{Artifact, Learning, Opening, Teacher};
 use crate::money::{BudgetLedger, UNBUDGETED};
 use crate::pacing::BudgetPacer;
@@ -30,6 +32,7 @@ use crate::registry::Registry;
 use crate::reports::Reports;
 use crate::retention::Retention;
 use crate::rpc::admin::Administration;
+use crate::rpc::door::Door;
 use crate::rpc::feedback::Verdicts;
 use crate::rpc::idempotency::Idempotency;
 use crate::rpc::policy::Policies;
@@ -68,6 +71,8 @@ pub(super) struct Parts {
     pub(super) trainer: Trainer,
     pub(super) evaluator: Evaluator,
     pub(super) retraining: Retraining,
+    keyring: Arc<Keyring>,
+    demands_keys: bool,
     state_dir: PathBuf,
     keeps: Store,
     departing_share: f64,
@@ -104,6 +109,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
 
     let (tell_feedback, feedback) = mpsc::channel(LESSONS_MAX);
     let ledger = LedgerStore::open(&config.server.state_dir.join("ledger.db"), Some(tell_feedback)).await?;
+    let keyring = open_keyring(&config, &ledger, &*clock).await?;
     let (traces, committed) = open_traces(&config, &ledger).await?;
     let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
     let booked = booking::catch_up(name, &traces, &ledger).await?;
@@ -149,6 +155,8 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         retraining: Retraining::open(trainer.clone(), evaluator.clone(), due).await?,
         trainer,
         evaluator,
+        keyring,
+        demands_keys: config.auth.keys == Keys::Required,
         state_dir,
         keeps: config.store,
         departing_share: config.learning.departing_share,
@@ -163,6 +171,20 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         learning,
     };
     Ok(Opened { parts, teacher, feedback, committed, booked })
+}
+
+/// The keys of callers. Where they are demanded and none may administrate, only the command line can make one.
+async fn open_keyring(
+    config: &Config,
+    ledger: &LedgerStore,
+    clock: &dyn Clock,
+) -> Result<Arc<Keyring>, ServeError> {
+    let hash_key = HashKey::new(&config::key_secret(&config.server.state_dir)?);
+    let keyring = Keyring::open(ledger.clone(), hash_key).await?;
+    if config.auth.keys == Keys::Required && !keyring.has_admin(clock.now()) {
+        tracing::warn!("keys are required and none may administrate, make one with `pointsmand keys create`");
+    }
+    Ok(Arc::new(keyring))
 }
 
 /// The trace store, in which no place is given that the ledger has seen already: a power cut may have
@@ -254,6 +276,11 @@ impl Parts {
             clock: Arc::clone(&clock),
         };
         Services {
+            door: Door {
+                keyring: Arc::clone(&self.keyring),
+                demands_keys: self.demands_keys,
+                clock: Arc::clone(&clock),
+            },
             routing: Routing {
                 router: Arc::clone(&self.router),
                 pools: Arc::clone(&pools),
@@ -286,6 +313,8 @@ impl Parts {
             administration: Administration {
                 registry: Arc::clone(&self.registry),
                 budget: Arc::clone(&self.budget),
+                keyring: Arc::clone(&self.keyring),
+                ledger: self.ledger.clone(),
                 clock,
                 traffic,
             },

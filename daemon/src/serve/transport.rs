@@ -21,6 +21,7 @@ use tower::util::MapResponseLayer;
 
 use crate::rpc::admin::Administration;
 use crate::rpc::decode;
+use crate::rpc::door::Door;
 use crate::rpc::feedback::Verdicts;
 use crate::rpc::policy::Policies;
 use crate::rpc::router::Routing;
@@ -39,9 +40,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// ... and closed when nobody answers for this long.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// All services of the daemon.
+/// All services of the daemon, and the door in front of them.
 #[derive(Debug, Clone)]
 pub(super) struct Services {
+    pub(super) door: Door,
     pub(super) routing: Routing,
     pub(super) verdicts: Verdicts,
     pub(super) statistics: Statistics,
@@ -85,7 +87,7 @@ pub(super) fn serve(
     tonic_reflection::server::Error,
 > {
     let (reporter, health) = health_reporter();
-    let Services { routing, verdicts, statistics, policies, administration } = services;
+    let Services { door, routing, verdicts, statistics, policies, administration } = services;
     let max = transport.message_bytes_max;
     macro_rules! limited {
         ($server:ident, $service:expr) => {
@@ -106,6 +108,7 @@ pub(super) fn serve(
         .http2_max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(door)
         .layer(MapResponseLayer::new(decode::answer))
         .add_service(health)
         .add_optional_service(v1)

@@ -1,5 +1,6 @@
 //! What may be asked on the command line. Only shapes: what the words mean is in the file of each command.
 
+mod keys;
 mod play;
 mod policy;
 mod request;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use pointsman_client::v1;
 
+pub(crate) use self::keys::{AuditCommand, CreateKeyArgs, KeysCommand};
 pub(crate) use self::play::PlayArgs;
 pub(crate) use self::policy::{EvaluateArgs, PoliciesCommand, PromoteArgs, ShadowArgs, TrainArgs};
 pub(crate) use self::request::{DecideArgs, ReportArgs, RequestArgs, RouteArgs};
@@ -24,6 +26,9 @@ pub(crate) struct Cli {
     /// Address of the daemon, host:port.
     #[arg(long, global = true, env = "POINTSMAN_ADDRESS", default_value = "127.0.0.1:7001")]
     pub(crate) address: String,
+    /// File that holds the key to send. Default: POINTSMAN_KEY, which holds the key itself.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<String>,
     /// Print JSON instead of tables: one object, or one object a line for streams.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -90,6 +95,18 @@ pub(crate) enum Command {
     },
     /// The daemon-wide budget and what is left of it.
     Budget,
+    /// Make, list, revoke and rotate keys.
+    Keys {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// What was done to the daemon, and whether the log of it is what was written.
+    Audit {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Begin the graceful end of the daemon.
     Drain {
         /// The most time for requests under way. Default: the daemon's configured time.

@@ -10,13 +10,17 @@
 )]
 
 mod bad_input;
+mod canary;
 mod ends;
 mod harness;
+mod keys;
 mod lifecycle;
 mod models;
 mod money;
 mod promotion;
 mod replay;
+mod permits;
 mod stream;
+mod tenants;
 mod traffic;
 mod training;

@@ -109,8 +109,20 @@ unary! {
     remove_model: AdminServiceClient, RemoveModelRequest -> RemoveModelResponse;
     /// Begins the graceful end of the daemon.
     drain: AdminServiceClient, DrainRequest -> DrainResponse;
-    /// The daemon-wide budget and what is left of it.
+    /// A budget and what is left of it.
     get_budget: AdminServiceClient, GetBudgetRequest -> GetBudgetResponse;
+    /// Every budget.
+    list_budgets: AdminServiceClient, ListBudgetsRequest -> ListBudgetsResponse;
+    /// Sets a budget, from the next request on.
+    set_budget: AdminServiceClient, SetBudgetRequest -> SetBudgetResponse;
+    /// Removes a budget.
+    remove_budget: AdminServiceClient, RemoveBudgetRequest -> RemoveBudgetResponse;
+    /// Says what is known now of money that counted as unknown.
+    adjust_budget: AdminServiceClient, AdjustBudgetRequest -> AdjustBudgetResponse;
+    /// The movements of one window of a budget.
+    list_transfers: AdminServiceClient, ListTransfersRequest -> ListTransfersResponse;
+    /// Proves that every balance is the sum of its movements.
+    verify_budgets: AdminServiceClient, VerifyBudgetsRequest -> VerifyBudgetsResponse;
     /// Makes a key; its text is in the reply and nowhere else.
     create_key: AdminServiceClient, CreateKeyRequest -> CreateKeyResponse;
     /// Keys without their secrets.

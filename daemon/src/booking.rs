@@ -16,17 +16,23 @@ use crate::wire::report::ReportEnd;
 /// Rows that are read at once when the ledger has fallen behind.
 const BATCH: usize = 2_048;
 
-/// Books what the trace store has and the ledger has not; to be called before the budget is opened.
+/// Books what the trace store has and the ledger has not; to be called before the budgets are opened. `main` is the
+/// account of what was held when there was one.
 /// Returns the sequence up to which everything is booked now.
 ///
 /// # Errors
 /// What a store met; what was booked stays booked.
-pub async fn catch_up(budget: &str, traces: &TraceStore, ledger: &LedgerStore) -> Result<u64, StoreError> {
+pub async fn catch_up(
+    main: &str,
+    traces: &TraceStore,
+    ledger: &LedgerStore,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
     let mut mark = ledger.booked_through().await?;
     loop {
         let rows = traces.scan(mark, BATCH).await?;
         let Some(last) = rows.last().map(Committed::seq) else { return Ok(mark) };
-        mark = book(budget, ledger, (mark, last), &rows).await?;
+        mark = book(main, ledger, (mark, last), &rows, now).await?;
     }
 }
 
@@ -36,31 +42,39 @@ pub async fn catch_up(budget: &str, traces: &TraceStore, ledger: &LedgerStore) -
 /// # Errors
 /// What the store met; nothing was booked.
 pub async fn book(
-    budget: &str,
+    main: &str,
     ledger: &LedgerStore,
     (after, through): (u64, u64),
     rows: &[Committed],
+    at: Timestamp,
 ) -> Result<u64, StoreError> {
     let mut spends = Spends::default();
     // After a catch-up the first rows that are told of are booked already.
     let between = rows.iter().filter(|row| row.seq() > after && row.seq() <= through);
-    between.filter_map(spend).for_each(|spend| spends.add(spend));
-    match ledger.book(budget, Booking { after, through, spends }).await? {
+    between.for_each(|row| add(&mut spends, row, main));
+    match ledger.book(Booking { after, through, spends, at }).await? {
         BookOutcome::Booked => Ok(through),
         BookOutcome::MarkIs(mark) => Ok(mark),
     }
 }
 
-/// What a row adds to its window; `None` where it adds nothing.
-fn spend(row: &Committed) -> Option<(Timestamp, Spend)> {
+/// Adds what a row comes to, where it comes to anything.
+fn add(spends: &mut Spends, row: &Committed, main: &str) {
     match row {
-        Committed::Trace { trace, .. } => Spend::of_trace(trace),
+        Committed::Trace { trace, .. } => {
+            if let Some((hold, spend)) = Spend::of_trace(trace) {
+                spends.add(hold, spend, main);
+            }
+        }
         Committed::Report(report) if report.model.is_none() => {
             // A row that cannot be read keeps its whole hold as unknown: that is never too little.
-            let end = ReportEnd::from_bytes(report.decision, &report.body).ok()?;
-            Some(Spend::of_report(&end.hold?, Bill { settled: end.cost, unknown: NanoUsd::ZERO }))
+            let end = ReportEnd::from_bytes(report.decision, &report.body);
+            if let Ok(ReportEnd { hold: Some(hold), cost, .. }) = end {
+                let bill = Bill { settled: cost, unknown: NanoUsd::ZERO };
+                spends.add(&hold, Spend::of_report(&hold, bill), main);
+            }
         }
-        Committed::Report(_) => None,
+        Committed::Report(_) => {}
     }
 }
 

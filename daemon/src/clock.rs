@@ -38,6 +38,29 @@ impl Seeds for OsSeeds {
     }
 }
 
+/// A clock that stands still until it is set.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Stopped(pub(crate) std::sync::atomic::AtomicI64);
+
+#[cfg(test)]
+impl Stopped {
+    pub(crate) fn at(now: Timestamp) -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self(now.micros().into()))
+    }
+
+    pub(crate) fn set(&self, now: Timestamp) {
+        self.0.store(now.micros(), Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

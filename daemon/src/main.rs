@@ -37,8 +37,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Runs the learner alone on a binary stream of the peer benchmark and prints its regret
     Streams(streams::StreamsArgs),
-    /// Proves that the learned state equals a rebuild from all rows, and that the audit log is what was written; the
-    /// daemon must not be running
+    /// Proves that the learned state equals a rebuild from all rows, every balance the sum of its transfers, and that the
+    /// audit log is what was written; the daemon must not be running
     Verify(ConfigArgs),
     /// Makes, lists and revokes keys on the state folder; the daemon must not be running
     Keys(KeysArgs),
@@ -177,6 +177,12 @@ fn verify(state_dir: &Path, out: &mut impl std::io::Write) -> anyhow::Result<()>
         )?;
         anyhow::ensure!(equal, "the learned state is not what the rows say, please report this");
     }
+    let imbalances = runtime()?.block_on(verify::money(state_dir))?;
+    for imbalance in &imbalances {
+        writeln!(out, "DIFFERENT: {imbalance}")?;
+    }
+    anyhow::ensure!(imbalances.is_empty(), "balances are not the sums of their transfers, please report this");
+    writeln!(out, "equal: every balance and the sum of its transfers")?;
     let head = runtime()?.block_on(verify::audit(state_dir)).context("the audit log is not what was written")?;
     writeln!(out, "sound: audit log, head {}:{}", head.seq, audit::hex(&head.hash))?;
     Ok(())

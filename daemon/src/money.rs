@@ -1,14 +1,14 @@
-//! The budget as the pipeline meets it: holds are taken from a lease in memory, leases are durable.
+//! Money as the pipeline meets it: holds are taken from leases in memory, leases are durable.
 //!
-//! A hold costs a mutex and no disk write, as long as the lease covers it. Where it does not, one
-//! request at a time sets a larger lease durably and the others wait for it; the lease is the larger
-//! of that request's need and a hundredth of the budget, and never more than is left. So a crash can
-//! lose sight of a hundredth of the budget at most (it counts as spent then), and never gives
-//! anything twice.
+//! A request is charged to every budget that it falls under, to all of them or none. A hold costs a
+//! mutex and no disk write, as long as the leases cover it. Where they do not, larger ones are made
+//! durable first; what is leased beyond what is needed is at most a second's spend and a hundredth of the
+//! budget, and never more than is left. So a crash can lose sight of that much at most (it counts as
+//! spent then), and never gives anything twice.
 //!
-//! Spend never exceeds the budget while no call costs more than was held for it. A call that does is
+//! Spend never exceeds a hard budget while no call costs more than was held for it. A call that does is
 //! booked as overrun, reported in the log, and denies what comes next. Spend belongs to the window in
-//! which its hold was taken, however late it is settled.
+//! which its hold was taken, however late it is settled. A soft budget counts and tells, and denies nothing.
 //!
 //! What is settled here becomes durable when the trace that carries the hold and the bill is booked
 //! ([`LedgerStore::book`]). After a restart: book the traces and reports that are missing, then open
@@ -16,127 +16,110 @@
 //!
 //! Where no budget is configured everything is granted and still counted.
 
+mod accounts;
+mod budgets;
+mod changes;
 mod meter;
+mod rate;
+mod status;
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use pointsman_router::clock::Timestamp;
-use pointsman_router::hold::{Bill, Hold, HoldError, Ledger, NoMoney};
+use pointsman_router::clock::{Clock, Timestamp};
+use pointsman_router::hold::{Bill, Hold, HoldError, Ledger, Payer};
 use pointsman_router::ids::DecisionId;
 use pointsman_router::money::NanoUsd;
 
-use crate::config::{Budget, Window, bounds};
+pub use self::accounts::Alert;
+pub use self::changes::{Adjustment, BudgetError};
+pub use self::status::BudgetStatus;
+use crate::config::Budget;
 use crate::store::StoreError;
-use crate::store::ledger::{LedgerStore, WindowRow};
-use meter::{Meter, Take};
+use crate::store::ledger::{Lease, LedgerStore};
+use accounts::{Accounts, Findings, Step, opening};
+use budgets::{ACCOUNTS_MAX, Budgets, Named};
 
 /// The name under which spend is counted where no budget is configured.
 pub const UNBUDGETED: &str = "unbudgeted";
-/// Windows kept in memory for holds that are settled late. A hold of an older window is settled by
-/// the booking of its trace alone.
-const WINDOWS_MAX: usize = 8;
+/// Windows that are opened at once, of different accounts.
+const ENTRANCES: usize = 64;
+/// Alerts that are remembered.
+const ALERTS_KEPT: usize = 256;
 
-/// Start and end of a window; no end: it never resets.
-type Bounds = (Timestamp, Option<Timestamp>);
-
-/// How a budget stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BudgetStatus {
-    /// Its name; [`UNBUDGETED`] where none is configured.
-    pub name: String,
-    /// How long its window is; [`Window::Total`] where none is configured.
-    pub window: Window,
-    /// What may be spent in this window; `None` where no budget is configured.
-    pub amount: Option<NanoUsd>,
-    /// What was spent in it, `unknown` included.
-    pub spent: NanoUsd,
-    /// What is reserved for calls under way.
-    pub held: NanoUsd,
-    /// What counts as spent though nobody knows.
-    pub unknown: NanoUsd,
-    /// What may still be held, negative after an overrun; `None` where no budget is configured.
-    pub left: Option<NanoUsd>,
-    /// When the window began.
-    pub started_at: Timestamp,
-    /// When it ends; `None`: never.
-    pub resets_at: Option<Timestamp>,
+/// The budgets of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Configured {
+    /// The daemon's own, which everything is charged to.
+    pub main: Option<Budget>,
+    /// Those of tenants, keys and tags.
+    pub others: Vec<Budget>,
 }
 
-/// The budget of this daemon.
+/// The budgets of this daemon.
 #[derive(Debug)]
 pub struct BudgetLedger {
     store: LedgerStore,
-    budget: Option<Budget>,
-    state: Mutex<State>,
-    /// Whoever changes what is durable holds it; the fast path never does.
-    granting: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug)]
-struct State {
-    current: Meter,
-    /// Windows before the current one, by start.
-    past: BTreeMap<Timestamp, Meter>,
-    closed: bool,
-}
-
-/// What a hold needs next.
-enum Step {
-    Held(Hold),
-    Enter(Bounds),
-    Lease { start: Timestamp, leased: NanoUsd },
+    clock: Arc<dyn Clock>,
+    budgets: ArcSwap<Budgets>,
+    accounts: Mutex<Accounts>,
+    alerts: Mutex<VecDeque<Alert>>,
+    /// Whoever opens a window of an account holds the one that its name falls to: a window is opened only
+    /// while nobody holds money in it.
+    entrances: [tokio::sync::Mutex<()>; ENTRANCES],
+    hasher: RandomState,
+    /// Whoever changes budgets holds it.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl BudgetLedger {
-    /// Opens the ledger in the window of `now`. Every trace and report that was committed before must
+    /// Opens the ledger in the windows of now. Every trace and report that was committed before must
     /// be booked already: what is leased and not booked becomes unknown.
     ///
     /// # Errors
     /// What the store met.
-    pub async fn open(store: LedgerStore, budget: Option<Budget>, now: Timestamp) -> Result<Self, StoreError> {
-        let (name, amount) = (name_of(budget.as_ref()), budget.as_ref().map(|b| b.amount));
-        let row = store.open_window(name, bounds_of(budget.as_ref(), now), amount, now).await?;
-        let state = State { current: Meter::new(&row), past: BTreeMap::new(), closed: false };
-        let granting = tokio::sync::Mutex::new(());
-        Ok(Self { store, budget, state: Mutex::new(state), granting })
-    }
-
-    /// The name under which spend is to be booked.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        name_of(self.budget.as_ref())
-    }
-
-    fn amount(&self) -> Option<NanoUsd> {
-        self.budget.as_ref().map(|budget| budget.amount)
-    }
-
-    /// The window that has to be entered first, where `now` is beyond the current one. A clock that
-    /// went back stays in the current window.
-    fn next_window(&self, current: &Meter, now: Timestamp) -> Option<Bounds> {
-        current.resets_at().filter(|end| now >= *end)?;
-        Some(bounds_of(self.budget.as_ref(), now)).filter(|(start, _)| *start > current.start())
-    }
-
-    /// How the budget stands.
-    #[must_use]
-    pub fn status(&self, now: Timestamp) -> BudgetStatus {
-        let state = self.lock();
-        let next = self.next_window(&state.current, now).map(|window| Meter::empty(window, self.amount()));
-        let meter = next.as_ref().unwrap_or(&state.current);
-        BudgetStatus {
-            name: self.name().to_owned(),
-            window: self.budget.as_ref().map_or(Window::Total, |budget| budget.window),
-            amount: self.amount(),
-            spent: meter.spent(),
-            held: meter.held(),
-            unknown: meter.unknown(),
-            left: meter.left(),
-            started_at: meter.start(),
-            resets_at: meter.resets_at(),
+    pub async fn open(
+        store: LedgerStore,
+        configured: Configured,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let now = clock.now();
+        let budgets = changes::changed(configured, store.budget_changes().await?);
+        let mut accounts = Accounts::default();
+        let own = budgets.all().values().filter(|budget| budget.scope.of_one());
+        let own =
+            own.map(|budget| Named { account: budget.name.as_str().into(), budget: Some(Arc::clone(budget)) });
+        // What a crash left open of accounts that are kept for one value among many is looked at, too.
+        let known = store.open_accounts(now).await?;
+        let known = known.into_iter().filter(|account| account.contains('/')).filter_map(|account| {
+            let budget = Arc::clone(budgets.of_account(&account)?);
+            Some(Named { account: account.into(), budget: Some(budget) })
+        });
+        for named in [budgets.main().clone()].into_iter().chain(own).chain(known.take(ACCOUNTS_MAX)) {
+            if accounts.get(&named.account).is_none() {
+                let row = store.open_window(opening(&named, now), now).await?;
+                accounts.enter(&named, &row, now);
+            }
         }
+        Ok(Self {
+            store,
+            clock,
+            budgets: ArcSwap::from_pointee(budgets),
+            accounts: Mutex::new(accounts),
+            alerts: Mutex::default(),
+            entrances: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            hasher: RandomState::new(),
+            changing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// The account that every request is charged to.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.budgets.load().main().account)
     }
 
     /// Gives unused leases back durably; every later hold is refused. Call it when no request is
@@ -144,140 +127,131 @@ impl BudgetLedger {
     ///
     /// # Errors
     /// What the store met: then what was unused counts as unknown after the restart.
-    pub async fn close(&self, now: Timestamp) -> Result<(), StoreError> {
-        let _turn = self.granting.lock().await;
-        let unused: Vec<(Timestamp, NanoUsd)> = {
-            let mut state = self.lock();
-            state.closed = true;
-            state.past.values().chain([&state.current]).filter_map(Meter::needed_lease).collect()
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let unused = {
+            let mut accounts = self.lock();
+            accounts.closed = true;
+            accounts.needed_leases()
         };
-        for (start, leased) in unused {
-            self.store.set_lease(self.name(), start, leased, now).await?;
-        }
-        Ok(())
+        self.store.give_back(unused, self.clock.now()).await
     }
 
     /// Turns the hold of a decision that nobody reported in time into unknown spend. A late report
     /// still settles it.
     pub fn expire(&self, hold: &Hold) {
-        if let Some(meter) = self.lock().window(hold.window) {
-            meter.expire(hold);
-        }
+        let main = self.name();
+        self.lock().expire(hold, &main);
     }
 
-    /// Takes the hold, or says what it needs first.
-    fn step(&self, decision: DecisionId, ask: NanoUsd, now: Timestamp) -> Result<Step, HoldError> {
-        let mut state = self.lock();
-        if state.closed {
-            return Err(HoldError::Ledger { detail: StoreError::Closed.to_string() });
-        }
-        if let Some(window) = self.next_window(&state.current, now) {
-            return Ok(Step::Enter(window));
-        }
-        let meter = &mut state.current;
-        let start = meter.start();
-        match meter.take(decision, ask) {
-            Take::Held => Ok(Step::Held(Hold { decision, amount: ask, window: start })),
-            Take::Lease(leased) => Ok(Step::Lease { start, leased }),
-            Take::NoRoom { amount, left } => Err(HoldError::NoMoney(NoMoney {
-                budget: self.name().to_owned(),
-                amount,
-                left,
-                asked: ask,
-                resets_at: meter.resets_at(),
-                resets_at_text: meter.resets_at().map_or_else(|| "never".to_owned(), rfc3339),
-            })),
-        }
-    }
-
-    async fn take(&self, decision: DecisionId, ask: NanoUsd, now: Timestamp) -> Result<Hold, HoldError> {
-        if let Step::Held(hold) = self.step(decision, ask, now)? {
-            return Ok(hold);
-        }
-        let _turn = self.granting.lock().await;
-        // Ends: each round enters a later window or adds to a lease that cannot exceed the budget.
+    async fn take(
+        &self,
+        decision: DecisionId,
+        ask: NanoUsd,
+        payer: Payer<'_>,
+        now: Timestamp,
+    ) -> Result<Hold, HoldError> {
+        let accounts = self.accounts_of(payer);
+        // Ends: each round opens a window or adds to leases that cannot exceed their budgets.
         loop {
-            match self.step(decision, ask, now)? {
+            let step = {
+                let mut books = self.lock();
+                if books.closed {
+                    return Err(unwritten(&StoreError::Closed));
+                }
+                books.step(&accounts, (decision, ask), now)?
+            };
+            match step {
                 Step::Held(hold) => return Ok(hold),
-                Step::Enter(window) => {
-                    let row = self
-                        .store
-                        .open_window(self.name(), window, self.amount(), now)
-                        .await
-                        .map_err(unwritten)?;
-                    self.lock().enter(&row);
-                }
-                Step::Lease { start, leased } => {
-                    self.store.set_lease(self.name(), start, leased, now).await.map_err(unwritten)?;
-                    self.lock().current.set_leased(start, leased);
-                }
+                Step::Enter(named) => self.enter(&named, now).await.map_err(|error| unwritten(&error))?,
+                Step::Lease(leases) => self.lease(leases, ask, now).await.map_err(|error| unwritten(&error))?,
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn accounts_of(&self, payer: Payer<'_>) -> Vec<Named> {
+        self.budgets.load().of(payer, |account| self.lock().has_room(account, ACCOUNTS_MAX))
+    }
+
+    async fn enter(&self, named: &Named, now: Timestamp) -> Result<(), StoreError> {
+        let entrance = usize::try_from(self.hasher.hash_one(&named.account) % ENTRANCES as u64).unwrap_or(0);
+        let Some(entrance) = self.entrances.get(entrance) else { return Ok(()) };
+        let _turn = entrance.lock().await;
+        if !self.lock().must_enter(named, now) {
+            return Ok(());
+        }
+        let row = self.store.open_window(opening(named, now), now).await?;
+        self.lock().enter(named, &row, now);
+        Ok(())
+    }
+
+    async fn lease(&self, leases: Vec<Lease>, ask: NanoUsd, now: Timestamp) -> Result<(), StoreError> {
+        let waiting = Waiting { ledger: self, leases, ask };
+        self.store.grant(waiting.leases.clone(), now).await?;
+        self.lock().set_leased(&waiting.leases);
+        Ok(())
+    }
+
+    fn tell(&self, decision: DecisionId, findings: Findings) {
+        let Findings { overrun, alerts } = findings;
+        if overrun > NanoUsd::ZERO {
+            tracing::error!(%decision, %overrun, "calls cost more than was held for them");
+        }
+        for alert in alerts {
+            let Alert { account, percent, spent, amount, .. } = &alert;
+            tracing::warn!(budget = %account, percent, %spent, %amount, "a share of a budget is spent");
+            let mut kept = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == ALERTS_KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(alert);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
         // A meter is a few integers and a map; a panic between two of its updates can only leave
         // money held that nobody will settle.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// The meter of a window, where it is still remembered.
-    fn window(&mut self, start: Timestamp) -> Option<&mut Meter> {
-        if self.current.start() == start { Some(&mut self.current) } else { self.past.get_mut(&start) }
-    }
+/// A request that waits for larger leases; it waits no longer when this is dropped.
+struct Waiting<'a> {
+    ledger: &'a BudgetLedger,
+    leases: Vec<Lease>,
+    ask: NanoUsd,
+}
 
-    fn enter(&mut self, row: &WindowRow) {
-        let past = std::mem::replace(&mut self.current, Meter::new(row));
-        self.past.insert(past.start(), past);
-        while self.past.len() > WINDOWS_MAX {
-            self.past.pop_first();
-        }
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.ledger.lock().waited(&self.leases, self.ask);
     }
 }
 
 impl Ledger for BudgetLedger {
-    fn left(&self, now: Timestamp) -> Option<NanoUsd> {
-        self.amount()?;
-        let state = self.lock();
-        match self.next_window(&state.current, now) {
-            Some(_) => self.amount(),
-            None => state.current.left(),
-        }
+    fn left(&self, payer: Payer<'_>, now: Timestamp) -> Option<NanoUsd> {
+        let accounts = self.accounts_of(payer);
+        self.lock().left(&accounts, now)
     }
 
-    fn hold(
-        &self,
+    fn hold<'a>(
+        &'a self,
         decision: DecisionId,
         amount: NanoUsd,
+        payer: Payer<'a>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<Hold, HoldError>> {
-        Box::pin(self.take(decision, amount.max(NanoUsd::ZERO), now))
+    ) -> BoxFuture<'a, Result<Hold, HoldError>> {
+        Box::pin(self.take(decision, amount.max(NanoUsd::ZERO), payer, now))
     }
 
     fn settle(&self, hold: &Hold, bill: Bill) {
-        let overrun = self.lock().window(hold.window).map_or(NanoUsd::ZERO, |meter| meter.settle(hold, bill));
-        if overrun > NanoUsd::ZERO {
-            tracing::error!(budget = %self.name(), decision = %hold.decision, %overrun, "calls cost more than was held for them");
-        }
+        let (main, now) = (self.name(), self.clock.now());
+        let findings = self.lock().settle(hold, bill, &main, now);
+        self.tell(hold.decision, findings);
     }
 }
 
-fn name_of(budget: Option<&Budget>) -> &str {
-    budget.map_or(UNBUDGETED, |budget| &budget.name)
-}
-
-fn bounds_of(budget: Option<&Budget>, now: Timestamp) -> Bounds {
-    budget.map_or((Timestamp::from_micros(0), None), |budget| bounds(budget.window, &budget.time_zone, now))
-}
-
-fn unwritten(error: StoreError) -> HoldError {
+fn unwritten(error: &StoreError) -> HoldError {
     HoldError::Ledger { detail: error.to_string() }
-}
-
-fn rfc3339(at: Timestamp) -> String {
-    jiff::Timestamp::from_microsecond(at.micros()).map_or_else(|_| "never".to_owned(), |at| at.to_string())
 }
 
 #[cfg(test)]

@@ -207,7 +207,7 @@ impl Reports {
     /// Waits for the report of a decision until `report_by`.
     pub fn expect(&self, trace: &Trace, report_by: Timestamp) {
         let mut open = self.lock();
-        open.insert(trace.decision.id, Waiting::new(report_by, trace.hold));
+        open.insert(trace.decision.id, Waiting::new(report_by, trace.hold.clone()));
         self.give_up(open, trace.at);
     }
 
@@ -399,7 +399,7 @@ impl Reports {
         let id = trace.decision.id;
         let stored =
             |answer| wire::answer::to_stored(answer, |form: &NormalForm| form.stored(trace.kind, self.secret));
-        let end = ReportEnd { answer: answer.map(stored), cost, hold: trace.hold };
+        let end = ReportEnd { answer: answer.map(stored), cost, hold: trace.hold.clone() };
         let row = NewReport {
             decision: id,
             model: None,

@@ -132,7 +132,8 @@ impl Daemon {
         let stop = CancellationToken::new();
         let (to_teacher, to_learn) = tokio::sync::mpsc::channel(parts::LESSONS_MAX);
         let books = Books {
-            budget: parts.budget.name().to_owned(),
+            main: parts.budget.name(),
+            clock: std::sync::Arc::clone(&parts.clock),
             traces: parts.traces.clone(),
             ledger: parts.ledger.clone(),
             booked,
@@ -179,10 +180,10 @@ impl Daemon {
         let Parts { traces, ledger, budget, learning, clock, trainer, .. } = &self.parts;
         trainer.stop();
         traces.flushed().await?;
-        booking::catch_up(budget.name(), traces, ledger).await?;
+        booking::catch_up(&budget.name(), traces, ledger, clock.now()).await?;
         learning.save().await?;
         self.jobs.shutdown().await;
-        budget.close(clock.now()).await?;
+        budget.close().await?;
         traces.close().await?;
         ledger.close().await?;
         tracing::info!("drained and closed");

@@ -1,4 +1,4 @@
-//! Verify: proves that what was learned is what the rows say.
+//! Verify: proves that what was learned is what the rows say, and that the books of money are right.
 //!
 //! Two ways must lead to the same bits: the saved state and the rows behind its marks, as a restart
 //! goes; and all rows from the beginning, or from the base that was kept when older rows were pruned.
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::audit::Head;
 use crate::learning::{Artifact, Candidates, LearningError};
 use crate::store::artifacts::ArtifactStore;
-use crate::store::ledger::{LedgerStore, StateRole};
+use crate::store::ledger::{Imbalance, LedgerStore, StateRole};
 use crate::store::lock::StateLock;
 use crate::store::traces::{TraceStore, TraceStoreSettings};
 use crate::training::known::KnownPolicies;
@@ -55,6 +55,18 @@ pub async fn all(state_dir: &Path, cold: Artifact) -> anyhow::Result<Vec<(Policy
     for artifact in std::iter::once(cold).chain(others) {
         found.push((artifact.version(), verify(state_dir, &artifact).await?));
     }
+    Ok(found)
+}
+
+/// Proves the books of a state folder: every balance is the sum of its transfers, or is named.
+///
+/// # Errors
+/// A folder that is in use or cannot be read.
+pub async fn money(state_dir: &Path) -> anyhow::Result<Vec<Imbalance>> {
+    let _lock = StateLock::take(state_dir)?;
+    let ledger = LedgerStore::open(&state_dir.join("ledger.db"), None).await?;
+    let found = ledger.imbalances().await?;
+    ledger.close().await?;
     Ok(found)
 }
 

@@ -231,7 +231,7 @@ async fn everything_is_there(daemon: &Daemon, acknowledged: &[Acknowledged]) -> 
         assert_eq!(kept.score.to_bits(), ack.score.to_bits(), "feedback {} has changed", ack.sequence);
         costs.insert(&ack.decision, ack.cost_usd_nanos);
     }
-    let budget = client.get_budget(v1::GetBudgetRequest {}).await?.budget.ok_or("no budget")?;
+    let budget = client.get_budget(v1::GetBudgetRequest::default()).await?.budget.ok_or("no budget")?;
     let counted_usd_micros = budget.spent_usd_micros + budget.unknown_usd_micros;
     let known_usd_micros = costs.values().sum::<i64>() / 1_000;
     assert!(known_usd_micros > 0, "the demo's world is free of charge");

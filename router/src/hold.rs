@@ -4,12 +4,14 @@
 //! says which budget has no room; it must never grant more than a budget has left, however many ask
 //! at once, and never forget a grant. [`crate::settle`] ends every hold exactly once.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use crate::clock::Timestamp;
-use crate::ids::DecisionId;
+use crate::ids::{DecisionId, KeyId};
 use crate::money::NanoUsd;
 
 /// A budget that has no room for a hold.
@@ -46,16 +48,34 @@ pub enum HoldError {
     },
 }
 
-/// Money reserved for one decision. It is a claim ticket and moves no money by being dropped: the
-/// stage that holds it settles it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who pays: by this the ledger finds the accounts that a request is charged to, all of them or none.
+#[derive(Debug, Clone, Copy)]
+pub struct Payer<'a> {
+    /// The key that the caller came with.
+    pub key: Option<&'a KeyId>,
+    /// The request's tags; the value of `tenant` names the tenant.
+    pub tags: &'a BTreeMap<String, String>,
+}
+
+/// One account that a hold is taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// The account's name; empty in what was stored when there was only one.
+    pub account: Arc<str>,
+    /// The start of the window in which it was taken: spend belongs there.
+    pub window: Timestamp,
+}
+
+/// Money reserved for one decision, in every account that it is charged to. It is a claim ticket and moves no
+/// money by being dropped: the stage that holds it settles it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// The decision that holds it.
     pub decision: DecisionId,
-    /// How much.
+    /// How much, in each account.
     pub amount: NanoUsd,
-    /// The start of the budget's window in which it was taken: spend belongs there.
-    pub window: Timestamp,
+    /// The accounts.
+    pub charges: Arc<[Charge]>,
 }
 
 /// How a hold ends. The three parts are what was really spent; the rest of the hold is released.
@@ -83,22 +103,24 @@ impl Bill {
 
 /// The port for money.
 pub trait Ledger: Send + Sync + fmt::Debug {
-    /// What may still be held now; `None` where no budget is configured.
-    fn left(&self, now: Timestamp) -> Option<NanoUsd>;
+    /// What this payer may still hold now: the least that any of its accounts has left; `None` where none has
+    /// a limit.
+    fn left(&self, payer: Payer<'_>, now: Timestamp) -> Option<NanoUsd>;
 
-    /// Reserves an amount, or nothing.
+    /// Reserves an amount in all of the payer's accounts, or nothing anywhere.
     ///
     /// # Errors
     /// [`HoldError::NoMoney`] when a budget has no room, [`HoldError::Ledger`] when the durable part
     /// cannot be written.
-    fn hold(
-        &self,
+    fn hold<'a>(
+        &'a self,
         decision: DecisionId,
         amount: NanoUsd,
+        payer: Payer<'a>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<Hold, HoldError>>;
+    ) -> BoxFuture<'a, Result<Hold, HoldError>>;
 
-    /// Ends a hold in memory: books the bill, releases the rest. It becomes durable with the trace
+    /// Ends a hold in memory: books the bill in every account, releases the rest. It becomes durable with the trace
     /// that carries the same hold and bill. Must be called exactly once per hold.
     fn settle(&self, hold: &Hold, bill: Bill);
 }

@@ -14,7 +14,7 @@ use crate::decide::{DecideError, Means, decide};
 use crate::decision::Decision;
 use crate::encode::{Encoded, Encoder, encode};
 use crate::execute::{DEADLINE_MARGIN, Execution, Listener};
-use crate::hold::{Bill, Hold, HoldError, Ledger};
+use crate::hold::{Bill, Hold, HoldError, Ledger, Payer};
 use crate::merge::{MergeError, MergeRules, merge};
 use crate::model::{Pool, PoolSource};
 use crate::money::NanoUsd;
@@ -222,7 +222,8 @@ impl Router {
         if metering == Metering::Caller {
             return Ok((decide(encoded, &mut toll.draw, &self.settings, means)?, None));
         }
-        match decide(encoded, &mut toll.draw, &self.settings, Means { left: ledger.left(now), ..means }) {
+        let payer = payer(encoded);
+        match decide(encoded, &mut toll.draw, &self.settings, Means { left: ledger.left(payer, now), ..means }) {
             Ok(decision) => {
                 let hold = self.hold(encoded, decision.worst_case(), toll).await?;
                 Ok((decision, Some(hold)))
@@ -250,7 +251,7 @@ impl Router {
     async fn hold(&self, encoded: &Encoded, amount: NanoUsd, toll: &mut Toll) -> Result<Hold, HoldError> {
         let Ports { clock, ledger, .. } = &self.ports;
         let asked_at = clock.now();
-        let held = ledger.hold(encoded.admitted.id, amount, asked_at).await;
+        let held = ledger.hold(encoded.admitted.id, amount, payer(encoded), asked_at).await;
         toll.waited += clock.now().since(asked_at);
         held
     }
@@ -293,6 +294,12 @@ impl Router {
             }
         }
     }
+}
+
+/// Who pays for this request.
+fn payer(encoded: &Encoded) -> Payer<'_> {
+    let request = &encoded.admitted.request;
+    Payer { key: request.key.as_ref(), tags: &request.tags }
 }
 
 /// What deciding uses up: the request's chance, and time that is the ledger's.

@@ -69,7 +69,7 @@ impl Draft {
             outcomes: end.outcomes,
             answer: end.answer,
             status: end.status,
-            hold: self.hold,
+            hold: self.hold.clone(),
             total_us: u64::try_from(now.since(self.at).as_micros()).unwrap_or(u64::MAX),
             decide_us: self.decide_us,
             content: self.content.clone(),

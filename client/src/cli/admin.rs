@@ -1,4 +1,4 @@
-//! `models`, `budget`, `drain`, `health`: running the daemon.
+//! `models`, `drain`, `health`: running the daemon.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::input::{InputFault, flag};
 use super::parse;
 use super::session::Session;
-use super::tables::{Look, NONE, or_none, percent, time, usd_of_micros, usd_of_nanos, word, yes};
+use super::tables::{Look, NONE, or_none, usd_of_nanos, word, yes};
 
 /// Models: list, register, enable, disable, remove.
 pub(crate) async fn models(session: &Session, command: ModelsCommand) -> anyhow::Result<Exit> {
@@ -65,14 +65,6 @@ fn card(args: RegisterArgs) -> Result<v1::ModelCard, InputFault> {
         family: args.family.unwrap_or_default(),
         metered_max_per_call_usd_nanos: args.metered_max_usd_per_call,
     })
-}
-
-/// The budget and what is left of it.
-pub(crate) async fn budget(session: &Session) -> anyhow::Result<Exit> {
-    let call = session.client.get_budget(v1::GetBudgetRequest {});
-    let response = session.call("reading", call).await?;
-    session.reply(&response, budget_text)?;
-    Ok(Exit::Ok)
 }
 
 /// Begins the graceful end.
@@ -142,40 +134,6 @@ fn models_text(look: &Look, models: &[v1::ModelListing]) -> String {
         ],
         rows.collect(),
     )
-}
-
-fn budget_text(look: &Look, response: &v1::GetBudgetResponse) -> String {
-    let Some(budget) = &response.budget else {
-        return "no budget is configured; only requests limit spending\n".to_owned();
-    };
-    let used = budget.amount_usd_micros - budget.left_usd_micros;
-    look.pairs(&[
-        ("budget", budget.name.clone()),
-        ("window", word(budget.window().as_str_name(), "BUDGET_WINDOW_")),
-        ("amount", usd_of_micros(budget.amount_usd_micros)),
-        ("spent", usd_of_micros(budget.spent_usd_micros)),
-        ("held", usd_of_micros(budget.held_usd_micros)),
-        ("unknown", usd_of_micros(budget.unknown_usd_micros)),
-        (
-            "left",
-            format!(
-                "{} ({} used)",
-                usd_of_micros(budget.left_usd_micros),
-                percent(share(used, budget.amount_usd_micros))
-            ),
-        ),
-        ("began", time(budget.started_at.as_ref())),
-        ("resets", time(budget.resets_at.as_ref())),
-    ])
-}
-
-/// A share for people; amounts of money beyond 2^53 micro-dollars may lose their last digit.
-#[expect(clippy::cast_precision_loss, reason = "a share that is shown in whole percent")]
-fn share(part: i64, whole: i64) -> f64 {
-    if whole <= 0 {
-        return 1.0;
-    }
-    part as f64 / whole as f64
 }
 
 #[cfg(test)]

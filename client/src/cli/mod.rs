@@ -6,6 +6,7 @@
 mod admin;
 mod args;
 mod audit;
+mod budgets;
 mod exit;
 mod feedback;
 mod import;
@@ -113,7 +114,8 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Rollback { reason } => Box::pin(learn::rollback(session, reason)).await,
         Command::Shadow(args) => Box::pin(learn::shadow(session, args)).await,
         Command::Policies { command } => Box::pin(policies::policies(session, command)).await,
-        Command::Budget => Box::pin(admin::budget(session)).await,
+        Command::Budget => Box::pin(budgets::budget(session)).await,
+        Command::Budgets { command } => Box::pin(budgets::budgets(session, command)).await,
         Command::Keys { command } => Box::pin(keys::keys(session, command)).await,
         Command::Audit { command } => Box::pin(audit::audit(session, command)).await,
         Command::Drain { grace } => Box::pin(admin::drain(session, grace)).await,

@@ -32,6 +32,12 @@ pub(crate) fn usd_nanos(text: &str) -> Result<i64, String> {
     padded.parse().map_err(|_| wrong())
 }
 
+/// An amount of US dollars as micro-dollars, exactly: at most six decimals.
+pub(crate) fn usd_micros(text: &str) -> Result<i64, String> {
+    let nanos = usd_nanos(text)?;
+    if nanos % 1_000 == 0 { Ok(nanos / 1_000) } else { Err(format!("`{text}` is finer than a micro-dollar")) }
+}
+
 /// `KEY=VALUE`; the key is not empty, the value may be.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

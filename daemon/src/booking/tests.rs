@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::store::ledger::WindowRow;
-use crate::store::traces::support::{START, sample};
+use crate::store::traces::support::{START, charged, sample};
 use crate::store::traces::{NewReport, Tally, TraceStoreSettings};
 
 const HOLD: NanoUsd = NanoUsd::new(5_000);
@@ -38,14 +38,14 @@ impl Stores {
 
     fn push(&self, n: u32, status: TraceStatus) {
         let trace = sample(n);
-        let hold = Hold { decision: trace.decision.id, amount: HOLD, window: START };
+        let hold = Hold { decision: trace.decision.id, amount: HOLD, charges: charged("", START) };
         let sink: Arc<dyn TraceSink> = Arc::new(self.traces.clone());
         TracePlace::reserve(&sink).unwrap().push(Arc::new(Trace { status, hold: Some(hold), ..trace }));
     }
 
     async fn end(&self, n: u32, cost: i64) {
         let decision = sample(n).decision.id;
-        let hold = Some(Hold { decision, amount: HOLD, window: START });
+        let hold = Some(Hold { decision, amount: HOLD, charges: charged("", START) });
         let body = ReportEnd { answer: None, cost: NanoUsd::new(cost), hold }.to_bytes();
         let (task, tally) = ("law".into(), Tally::default());
         let row = NewReport { decision, model: None, task, at: START, tally, body };
@@ -68,12 +68,12 @@ async fn a_decision_is_unknown_until_its_report_replaces_it() {
     stores.push(0, TraceStatus::Decided);
     stores.push(1, TraceStatus::Answered);
     stores.traces.flushed().await.unwrap();
-    catch_up("b", &stores.traces, &stores.ledger).await.unwrap();
+    catch_up("b", &stores.traces, &stores.ledger, START).await.unwrap();
     stores.check((300, 5_000, 0)).await;
     stores.end(0, 7_000).await;
     stores.end(0, 1).await;
     for _ in 0..2 {
-        catch_up("b", &stores.traces, &stores.ledger).await.unwrap();
+        catch_up("b", &stores.traces, &stores.ledger, START).await.unwrap();
         stores.check((7_300, 0, 2_000)).await;
     }
 }
@@ -83,11 +83,11 @@ async fn rows_that_were_caught_up_with_are_not_booked_when_they_are_told_of() {
     let stores = Stores::new().await;
     stores.push(0, TraceStatus::Answered);
     stores.traces.flushed().await.unwrap();
-    let mark = catch_up("b", &stores.traces, &stores.ledger).await.unwrap();
+    let mark = catch_up("b", &stores.traces, &stores.ledger, START).await.unwrap();
     stores.push(1, TraceStatus::Answered);
     stores.traces.flushed().await.unwrap();
     let told = stores.traces.scan(0, 99).await.unwrap();
-    assert_eq!(book("b", &stores.ledger, (mark, 2), &told).await, Ok(2));
+    assert_eq!(book("b", &stores.ledger, (mark, 2), &told, START).await, Ok(2));
     stores.check((600, 0, 0)).await;
 }
 
@@ -98,12 +98,12 @@ async fn absurd_costs_do_not_stop_the_books() {
         stores.push(n, TraceStatus::Decided);
         stores.end(n, i64::MAX).await;
     }
-    assert_eq!(catch_up("b", &stores.traces, &stores.ledger).await, Ok(6));
+    assert_eq!(catch_up("b", &stores.traces, &stores.ledger, START).await, Ok(6));
     let row = stores.window().await;
     assert_eq!((row.settled, row.spent()), (NanoUsd::MAX, NanoUsd::MAX));
     stores.push(3, TraceStatus::Answered);
     stores.traces.flushed().await.unwrap();
-    assert_eq!(catch_up("b", &stores.traces, &stores.ledger).await, Ok(7));
+    assert_eq!(catch_up("b", &stores.traces, &stores.ledger, START).await, Ok(7));
 }
 
 proptest! {
@@ -137,11 +137,11 @@ proptest! {
                 if step == 3 {
                     stores = self::stores(stores.folder).await;
                 } else if through >= after {
-                    let after_book = book("b", &stores.ledger, (after, through), &rows).await.unwrap();
+                    let after_book = book("b", &stores.ledger, (after, through), &rows, START).await.unwrap();
                     assert!(after_book == through || after_book == mark);
                 }
             }
-            catch_up("b", &stores.traces, &stores.ledger).await.unwrap();
+            catch_up("b", &stores.traces, &stores.ledger, START).await.unwrap();
             stores.check((settled, unknown, 0)).await;
         });
     }

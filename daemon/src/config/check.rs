@@ -8,20 +8,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use pointsman_router::ids::{ModelName, TaskType};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::settings::{CALLS_LIMIT, Settings};
 
 use super::auth::auth;
-use super::check_models;
-use super::checked::{Budget, Config, Pacing, PolicyChoice, PolicyConfig, Server, Store};
+use super::checked::{Config, PolicyChoice, PolicyConfig, Server, Store};
 use super::fault::{FaultKind, Faults};
 use super::layers::{Environment, Layered};
 use super::learning::learning;
 use super::section::{self, Section};
 use super::values::resolved;
-use super::window::Window;
+use super::{budget, check_models};
 
 const MIB: u64 = 1 << 20;
 /// More exploration than this is another policy.
@@ -35,13 +33,25 @@ pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
     let server = server(root.table("server"), &layered.folder, &mut settings);
     let auth = auth(root.table("auth"), server.listen);
     let policy = policy(root.table("policy"), faults, &mut settings);
-    let budget = budget(root.table("budget"));
+    let main = budget::main(root.table("budget"));
+    let budgets = budget::others(root.tables("budgets"), main.as_ref());
     let store = store(root.table("store"), &mut settings);
     let learning = learning(root.table("learning"));
     let backends = check_models::backends(root.tables("backend"), &layered.folder, environment);
     let models = check_models::models(root.tables("model"), &backends);
     root.end();
-    Config { server, auth, policy, settings, budget, store, learning, backends: backends.known, models }
+    Config {
+        server,
+        auth,
+        policy,
+        settings,
+        budget: main,
+        budgets,
+        store,
+        learning,
+        backends: backends.known,
+        models,
+    }
 }
 
 /// Reports rules that name models which nobody registers. Called once the models are known that
@@ -125,45 +135,6 @@ fn policy(mut section: Section<'_>, faults: &Faults, settings: &mut Settings) ->
     }
     section.end();
     PolicyConfig { kind: kind.unwrap_or(PolicyChoice::Bandit), rules, default, exploration, best_single_fallback }
-}
-
-fn budget(mut section: Section<'_>) -> Option<Budget> {
-    if !section.is_present() {
-        return None;
-    }
-    for (key, wanted) in [("amount_usd", "what may be spent per window"), ("window", "how long the window is")] {
-        if !section.has(key) {
-            section.missing(key, wanted);
-        }
-    }
-    let name = section.name("name").unwrap_or_else(|| "global".to_owned());
-    let amount = section.usd("amount_usd");
-    let window = section.word("window", &Window::WORDS);
-    let zone_name = section.text("time_zone").unwrap_or_else(|| "UTC".to_owned());
-    let time_zone = TimeZone::get(&zone_name).unwrap_or_else(|_| {
-        let wanted = "an IANA time zone such as Europe/Berlin".to_owned();
-        section.fault("time_zone", FaultKind::OutOfRange { wanted });
-        TimeZone::UTC
-    });
-    let lasts = section.flag("pace").unwrap_or(false);
-    let per_request = section.usd("per_request_usd");
-    let pacing = match per_request {
-        Some(target) if target > NanoUsd::ZERO => Pacing::PerRequest(target),
-        Some(_) => {
-            section.fault("per_request_usd", FaultKind::OutOfRange { wanted: "above zero".to_owned() });
-            Pacing::Off
-        }
-        // A total has no end to last to.
-        None if lasts && window == Some(Window::Total) => {
-            let wanted = "false where the window is \"total\": set per_request_usd instead".to_owned();
-            section.fault("pace", FaultKind::OutOfRange { wanted });
-            Pacing::Off
-        }
-        None if lasts => Pacing::Window,
-        None => Pacing::Off,
-    };
-    section.end();
-    Some(Budget { name, amount: amount?, window: window?, time_zone, pacing })
 }
 
 fn store(mut section: Section<'_>, settings: &mut Settings) -> Store {

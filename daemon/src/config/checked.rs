@@ -6,16 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use pointsman_router::ids::{ModelName, TaskType};
-use pointsman_router::money::{NanoUsd, Price};
+use pointsman_router::money::Price;
 use pointsman_router::settings::Settings;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Auth;
+use super::budget::Budget;
 use super::learning::LearningConfig;
 use super::secret::Key;
-use super::window::Window;
 
 /// Everything that an operator set.
 #[derive(Debug, Clone)]
@@ -31,6 +30,8 @@ pub struct Config {
     pub settings: Settings,
     /// The daemon-wide budget, where there is one.
     pub budget: Option<Budget>,
+    /// The budgets of tenants, keys and tags beside it.
+    pub budgets: Vec<Budget>,
     /// What the stores keep.
     pub store: Store,
     /// What is kept to learn from, and when a candidate is trained by itself.
@@ -78,32 +79,6 @@ pub struct PolicyConfig {
     pub exploration: f64,
     /// Whether the best single model stands in for a learned policy that it beats.
     pub best_single_fallback: bool,
-}
-
-/// A budget.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    /// Its name in errors and reports.
-    pub name: String,
-    /// What may be spent in one window.
-    pub amount: NanoUsd,
-    /// How long a window is.
-    pub window: Window,
-    /// Whose calendar cuts the windows.
-    pub time_zone: TimeZone,
-    /// How the price of money is raised so that it lasts.
-    pub pacing: Pacing,
-}
-
-/// How spend is paced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pacing {
-    /// Not at all: the budget is a hard stop and nothing else.
-    Off,
-    /// So that the window's money lasts to its end.
-    Window,
-    /// To a mean cost of a request.
-    PerRequest(NanoUsd),
 }
 
 /// What the stores keep. Whether content is kept stands in [`Settings::store_content`].

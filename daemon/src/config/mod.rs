@@ -11,6 +11,7 @@
 //! `crate::backends::load` opens the files and ends the check.
 
 mod auth;
+mod budget;
 mod check;
 mod check_models;
 mod checked;
@@ -27,10 +28,14 @@ mod values;
 mod window;
 
 pub use auth::{Auth, Keys, transport};
+pub use budget::{
+    ALERT_AT_PERCENT, ALERTS_WANTED, BUDGET_NAME_WANTED, Budget, Enforcement, Pacing, Scope, Whose, are_alerts,
+    is_budget_name,
+};
 pub use check::check_rules;
 pub use checked::{
-    BackendConfig, BackendKind, Budget, Config, OpenaiConfig, OutputCapField, Pacing, PolicyChoice, PolicyConfig,
-    RecordedConfig, Registration, Server, SimulatedConfig, Store,
+    BackendConfig, BackendKind, Config, OpenaiConfig, OutputCapField, PolicyChoice, PolicyConfig, RecordedConfig,
+    Registration, Server, SimulatedConfig, Store,
 };
 pub use fault::{ConfigError, Fault, FaultKind, Faults};
 pub use installation::{InstallationError, key_secret, secret as installation_secret};

@@ -190,6 +190,14 @@ impl<'a> Section<'a> {
         Some(names)
     }
 
+    /// A list of whole percents; that they are in range is for whoever asked to see.
+    pub(super) fn percents(&mut self, key: &'static str) -> Option<Vec<u8>> {
+        self.read(key, "a list of whole percents, such as [50, 80, 95]", |value| {
+            let entries = value.as_array()?.iter();
+            entries.map(|entry| entry.as_integer().and_then(|n| u8::try_from(n).ok())).collect()
+        })
+    }
+
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(key)?;

@@ -1,14 +1,13 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use jiff::tz::TimeZone;
 use pointsman_router::answer::{Answer, Contribution};
 use pointsman_router::backend::{Backend, Call as BackendCall, CallError, Reply};
 use pointsman_router::breaker::Breaker;
 use pointsman_router::clock::Seeds;
 use pointsman_router::features::{Features, TextCount};
 use pointsman_router::feedback::{RawFeedback, RawVerdict};
-use pointsman_router::hold::{Bill, Ledger as _};
+use pointsman_router::hold::{Bill, Ledger as _, Payer};
 use pointsman_router::ids::DecisionId;
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, PoolSource, Pricing};
 use pointsman_router::money::{NanoUsd, Price};
@@ -33,10 +32,10 @@ use tokio::sync::mpsc;
 use super::teacher::{PUBLISH_EVERY, SAVE_EVERY};
 use super::*;
 use crate::booking;
-use crate::config::{Budget, Pacing, Window};
+use crate::config::{Budget, Window};
 use crate::feedback::{FeedbackDesk, FeedbackError};
 use crate::keys::View;
-use crate::money::BudgetLedger;
+use crate::money::{BudgetLedger, Configured};
 use crate::reports::Reports;
 use crate::store::StoreError;
 use crate::store::ledger::{
@@ -53,6 +52,11 @@ pub(crate) const HOLD: NanoUsd = NanoUsd::new(5_000);
 /// What the traces of these tests are learned into.
 pub(crate) fn artifact() -> Artifact {
     Artifact::cold(BanditSettings::default(), SchemaHash(11))
+}
+
+/// Whose money a trace spends.
+pub(crate) fn payer(trace: &Trace) -> Payer<'_> {
+    Payer { key: trace.key.as_ref(), tags: &trace.tags }
 }
 
 /// A clock that stands still until it is set, and counts how often it is read.
@@ -160,16 +164,10 @@ impl School {
         };
         let (tell, committed) = mpsc::unbounded_channel();
         let traces = TraceStore::open(&folder.path().join("traces.db"), settings, tell).await.unwrap();
-        let amount = NanoUsd::new(1_000_000_000);
-        let budget = Budget {
-            name: "all".to_owned(),
-            amount,
-            window: Window::Total,
-            time_zone: TimeZone::UTC,
-            pacing: Pacing::Off,
-        };
-        let booked = booking::catch_up("all", &traces, &ledger).await.unwrap();
-        let budget = Arc::new(BudgetLedger::open(ledger.clone(), Some(budget), START).await.unwrap());
+        let budget = Budget::of("all", "global", 1_000_000_000, Window::Total);
+        let booked = booking::catch_up("all", &traces, &ledger, START).await.unwrap();
+        let configured = Configured { main: Some(budget), others: Vec::new() };
+        let budget = Arc::new(BudgetLedger::open(ledger.clone(), configured, Arc::clone(&shared)).await.unwrap());
         let stores = (traces.clone(), ledger.clone());
         let (teacher, learning) =
             Teacher::open(Opening::of(artifact()), stores, Arc::clone(&shared)).await.unwrap();
@@ -211,7 +209,7 @@ impl School {
     /// An orderly end, so that no lease is lost, and a new start.
     pub(crate) async fn restart(self) -> Self {
         self.rest().await;
-        self.budget.close(START).await.unwrap();
+        self.budget.close().await.unwrap();
         Self::open(self.crash().await).await
     }
 
@@ -232,7 +230,7 @@ impl School {
     /// A request, from its hold to its trace.
     pub(crate) async fn route(&self, n: u32) -> DecisionId {
         let trace = lesson(n);
-        let hold = self.budget.hold(trace.decision.id, HOLD, START).await.unwrap();
+        let hold = self.budget.hold(trace.decision.id, HOLD, payer(&trace), START).await.unwrap();
         if trace.status != TraceStatus::Decided {
             self.budget.settle(&hold, trace.bill);
         }
@@ -308,9 +306,9 @@ async fn keep_books(
     let mut rows = Vec::new();
     while committed.recv_many(&mut rows, 16).await > 0 {
         let through = rows.last().unwrap().seq();
-        booked = booking::book("all", &ledger, (booked, through), &rows).await.unwrap();
+        booked = booking::book("all", &ledger, (booked, through), &rows, START).await.unwrap();
         if booked != through {
-            booked = booking::catch_up("all", &traces, &ledger).await.unwrap();
+            booked = booking::catch_up("all", &traces, &ledger, START).await.unwrap();
         }
         for row in rows.drain(..) {
             let _ = teacher.send(row).await;
@@ -678,11 +676,11 @@ struct Money {
 impl School {
     async fn check_money(&self, money: &Money) {
         let row = self.ledger.windows("all", 1).await.unwrap().remove(0);
-        let transfers = self.ledger.transfers("all", row.start).await.unwrap();
+        let transfers = self.ledger.transfers(("all", row.start), false, usize::MAX).await.unwrap();
         let lost: i64 = transfers
             .iter()
             .filter(|t| t.kind == crate::store::ledger::TransferKind::Lost)
-            .map(|t| t.amount.nanos())
+            .map(|t| t.spend.unknown.nanos())
             .sum();
         let unknown = money.open.len() as i64 * HOLD.nanos() + lost;
         assert_eq!((row.settled.nanos(), row.unknown.nanos()), (money.settled, unknown));

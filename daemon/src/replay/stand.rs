@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use pointsman_router::clock::{Seeds, Timestamp};
 use pointsman_router::forecast::Forecasts;
-use pointsman_router::hold::{Bill, Hold, HoldError, Ledger};
+use pointsman_router::hold::{Bill, Hold, HoldError, Ledger, Payer};
 use pointsman_router::ids::DecisionId;
 use pointsman_router::model::{Pool, PoolSource};
 use pointsman_router::money::NanoUsd;
@@ -19,17 +19,18 @@ use pointsman_router::trace::{Trace, TraceSink, TracesFull};
 pub(super) struct NoBudget;
 
 impl Ledger for NoBudget {
-    fn left(&self, _: Timestamp) -> Option<NanoUsd> {
+    fn left(&self, _: Payer<'_>, _: Timestamp) -> Option<NanoUsd> {
         None
     }
 
-    fn hold(
-        &self,
+    fn hold<'a>(
+        &'a self,
         decision: DecisionId,
         amount: NanoUsd,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<Hold, HoldError>> {
-        Box::pin(std::future::ready(Ok(Hold { decision, amount, window: now })))
+        _: Payer<'a>,
+        _: Timestamp,
+    ) -> BoxFuture<'a, Result<Hold, HoldError>> {
+        Box::pin(std::future::ready(Ok(Hold { decision, amount, charges: [].into() })))
     }
 
     fn settle(&self, _: &Hold, _: Bill) {}

@@ -3,8 +3,8 @@ use pointsman_router::request::KindName;
 use proptest::prelude::*;
 
 use super::*;
-use crate::learning::tests::{HOLD, School, lesson};
-use crate::store::traces::support::{START, limit_pages};
+use crate::learning::tests::{HOLD, School, lesson, payer};
+use crate::store::traces::support::{START, charged, limit_pages};
 
 const MINUTES_10: Duration = Duration::from_secs(600);
 
@@ -28,8 +28,8 @@ fn request(id: DecisionId, outcomes: Vec<v1::ReportedOutcome>, last: bool) -> v1
 /// Decision 2 waits for its report; `small` is more trusted than `large` and priced by its caller.
 async fn decided(school: &School, change: impl FnOnce(Trace) -> Trace) -> DecisionId {
     let trace = lesson(2);
-    let hold = school.budget.hold(trace.decision.id, HOLD, START).await.unwrap();
-    let trace = change(Trace { hold: Some(hold), ..trace });
+    let hold = school.budget.hold(trace.decision.id, HOLD, payer(&trace), START).await.unwrap();
+    let trace = change(Trace { hold: Some(hold.clone()), ..trace });
     if trace.hold.is_some() {
         school.reports.expect(&trace, trace.at.plus(MINUTES_10));
     } else {
@@ -220,7 +220,8 @@ async fn free_text_is_merged_whoever_meters_and_however_late() {
     // Parts, a caller that meters itself, a decision that was given up.
     for case in 0..3 {
         let school = School::new().await;
-        let id = decided(&school, |trace| Trace { hold: trace.hold.filter(|_| case != 1), ..text(trace) }).await;
+        let id = decided(&school, |trace| Trace { hold: trace.hold.clone().filter(|_| case != 1), ..text(trace) })
+            .await;
         if case == 2 {
             school.reports.expire(lesson(2).at.plus(MINUTES_10));
         }
@@ -358,7 +359,7 @@ proptest! {
         };
         prop_assert_eq!(ModelReport::from_bytes(&part.to_bytes()).unwrap(), part);
         let decision = lesson(1).decision.id;
-        let hold = Some(Hold { decision, amount: NanoUsd::new(cost), window: START });
+        let hold = Some(Hold { decision, amount: NanoUsd::new(cost), charges: charged("all", START) });
         let end = ReportEnd { answer: None, cost: NanoUsd::new(latency), hold };
         prop_assert_eq!(ReportEnd::from_bytes(decision, &end.to_bytes()).unwrap(), end);
     }

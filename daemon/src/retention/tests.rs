@@ -283,7 +283,7 @@ async fn a_power_cut_leaves_orphans_that_count_and_teach_nothing() {
     let status = school.budget.status(START);
     assert!(status.spent >= spent, "money of lost traces stays spent: {status:?}");
     let row = school.ledger.windows("all", 1).await.unwrap().remove(0);
-    let last = school.ledger.transfers("all", row.start).await.unwrap().pop().unwrap();
+    let last = school.ledger.transfers(("all", row.start), false, usize::MAX).await.unwrap().pop().unwrap();
     assert_eq!((row.leased, last.kind), (row.spent(), TransferKind::Lost));
     let lost = school.judge(ids[7], "large", "u", RawVerdict::Correct(true)).await;
     assert!(matches!(lost, Err(FeedbackError::Unknown { .. })));

@@ -1,4 +1,4 @@
-//! AdminService: models, the budget, keys, the audit chain, the end.
+//! AdminService: models, budgets, keys, the audit chain, the end.
 //!
 //! Every change is durable before it is acknowledged, together with its entry in the audit chain, and
 //! holds from the next decision on; requests under way keep the models they began with.
@@ -11,28 +11,26 @@ use pointsman_proto::v1::admin_service_server::AdminService;
 use pointsman_router::check::{BadRequest, Problem};
 use pointsman_router::clock::Clock;
 use pointsman_router::ids::ModelName;
-use pointsman_router::money::NanoUsd;
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
+use super::budgets::Budgets;
 use super::door::caller;
 use super::status::Refusal;
 use super::traffic::Traffic;
 use crate::audit::{By, Entry};
-use crate::config::Window;
 use crate::keyring::Keyring;
-use crate::money::{BudgetLedger, BudgetStatus};
 use crate::registry::{Listed, Origin, Registry};
 use crate::store::ledger::LedgerStore;
-use crate::wire::{self, timestamp};
+use crate::wire;
 
 /// Changes the daemon at run time over gRPC.
 #[derive(Clone)]
 pub struct Administration {
     /// The models.
     pub registry: Arc<Registry>,
-    /// The budget.
-    pub budget: Arc<BudgetLedger>,
+    /// The budgets.
+    pub budgets: Budgets,
     /// The keys of callers.
     pub keyring: Arc<Keyring>,
     /// The audit chain.
@@ -136,9 +134,51 @@ impl AdminService for Administration {
 
     async fn get_budget(
         &self,
-        _: Request<v1::GetBudgetRequest>,
+        request: Request<v1::GetBudgetRequest>,
     ) -> Result<Response<v1::GetBudgetResponse>, Status> {
-        Ok(Response::new(v1::GetBudgetResponse { budget: budget(self.budget.status(self.clock.now())) }))
+        Ok(Response::new(self.budgets.get(request.get_ref(), &caller(&request)?)?))
+    }
+
+    async fn list_budgets(
+        &self,
+        request: Request<v1::ListBudgetsRequest>,
+    ) -> Result<Response<v1::ListBudgetsResponse>, Status> {
+        Ok(Response::new(self.budgets.list(&caller(&request)?)))
+    }
+
+    async fn set_budget(
+        &self,
+        request: Request<v1::SetBudgetRequest>,
+    ) -> Result<Response<v1::SetBudgetResponse>, Status> {
+        Ok(Response::new(self.budgets.set(request.into_inner()).await?))
+    }
+
+    async fn remove_budget(
+        &self,
+        request: Request<v1::RemoveBudgetRequest>,
+    ) -> Result<Response<v1::RemoveBudgetResponse>, Status> {
+        Ok(Response::new(self.budgets.remove(request.into_inner()).await?))
+    }
+
+    async fn adjust_budget(
+        &self,
+        request: Request<v1::AdjustBudgetRequest>,
+    ) -> Result<Response<v1::AdjustBudgetResponse>, Status> {
+        Ok(Response::new(self.budgets.adjust(request.into_inner()).await?))
+    }
+
+    async fn list_transfers(
+        &self,
+        request: Request<v1::ListTransfersRequest>,
+    ) -> Result<Response<v1::ListTransfersResponse>, Status> {
+        Ok(Response::new(self.budgets.transfers(request.into_inner()).await?))
+    }
+
+    async fn verify_budgets(
+        &self,
+        _: Request<v1::VerifyBudgetsRequest>,
+    ) -> Result<Response<v1::VerifyBudgetsResponse>, Status> {
+        Ok(Response::new(self.budgets.verify().await?))
     }
 
     async fn create_key(
@@ -189,34 +229,4 @@ impl AdminService for Administration {
 
 fn name(name: String) -> Result<ModelName, Refusal> {
     if name.is_empty() { Err(BadRequest::of("name", Problem::Missing).into()) } else { Ok(name.into()) }
-}
-
-/// The budget as the wire shows it; nothing where none is configured.
-fn budget(status: BudgetStatus) -> Option<v1::Budget> {
-    let (amount, left) = (status.amount?, status.left?);
-    let settled = status.spent.saturating_sub(status.unknown);
-    Some(v1::Budget {
-        name: status.name,
-        window: match status.window {
-            Window::Minute => v1::BudgetWindow::Minute,
-            Window::Hour => v1::BudgetWindow::Hour,
-            Window::Day => v1::BudgetWindow::Day,
-            Window::Week => v1::BudgetWindow::Week,
-            Window::Month => v1::BudgetWindow::Month,
-            Window::Total => v1::BudgetWindow::Total,
-        }
-        .into(),
-        amount_usd_micros: amount.micros_rounded_up(),
-        spent_usd_micros: settled.micros_rounded_up(),
-        held_usd_micros: status.held.micros_rounded_up(),
-        unknown_usd_micros: status.unknown.micros_rounded_up(),
-        left_usd_micros: rounded_down(left),
-        started_at: Some(timestamp(status.started_at)),
-        resets_at: status.resets_at.map(timestamp),
-    })
-}
-
-/// Micro-dollars towards less left.
-fn rounded_down(amount: NanoUsd) -> i64 {
-    amount.nanos().div_euclid(1_000)
 }

@@ -7,6 +7,7 @@
 
 pub mod admin;
 mod audit;
+pub mod budgets;
 mod canary;
 pub mod deadline;
 pub(crate) mod decode;

@@ -3,7 +3,8 @@
 //! What a `read` key of one tenant may see of figures that are the daemon's as a whole was decided so:
 //!
 //! - Traces are its tenant's alone, in lists, exports and by id.
-//! - Statistics of models, policies, their evaluations, models and the budget are sums over all tenants, and
+//! - Budgets are those of everybody, of its tenant and of its key.
+//! - Statistics of models, policies, their evaluations and models are sums over all tenants, and
 //!   shown: routing learns from everybody, and whoever routes must see how the models do. They hold no
 //!   request, no text and no tenant's name. Task types and versions of policies are in them.
 //! - The learning report leaves out the sources of feedback and the audit log of policies, which name who
@@ -30,7 +31,7 @@ pub enum Needs {
 const SERVICE_PREFIX: &str = "/pointsman.v1.";
 
 /// Every rpc of `pointsman.v1` with the scope that it needs.
-pub const TABLE: [(&str, Scope); 35] = [
+pub const TABLE: [(&str, Scope); 41] = [
     ("RouterService/Route", Scope::Route),
     ("RouterService/RouteStream", Scope::Route),
     ("RouterService/Decide", Scope::Route),
@@ -55,6 +56,12 @@ pub const TABLE: [(&str, Scope); 35] = [
     ("PolicyService/InstallPolicy", Scope::Train),
     ("AdminService/ListModels", Scope::Read),
     ("AdminService/GetBudget", Scope::Read),
+    ("AdminService/ListBudgets", Scope::Read),
+    ("AdminService/SetBudget", Scope::Admin),
+    ("AdminService/RemoveBudget", Scope::Admin),
+    ("AdminService/AdjustBudget", Scope::Admin),
+    ("AdminService/ListTransfers", Scope::Admin),
+    ("AdminService/VerifyBudgets", Scope::Admin),
     ("AdminService/RegisterModel", Scope::Admin),
     ("AdminService/EnableModel", Scope::Admin),
     ("AdminService/DisableModel", Scope::Admin),

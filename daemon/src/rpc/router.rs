@@ -178,7 +178,7 @@ impl RouterService for Routing {
         let raw = keyed(wire::request::from_wire(spec, deadline), &caller);
         let work: BoxFuture<'_, _> = Box::pin(async { Ok(self.router.decide(raw, metering).await?) });
         let trace = self.bounded(deadline, work).await?;
-        let report_by = trace.hold.map(|_| trace.at.plus(report_within));
+        let report_by = trace.hold.as_ref().map(|_| trace.at.plus(report_within));
         if let Some(report_by) = report_by {
             self.reports.expect(&trace, report_by);
         }

@@ -23,6 +23,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::backends::CardError;
 use crate::feedback::FeedbackError;
+use crate::money::BudgetError;
 use crate::registry::RegistryError;
 use crate::reports::ReportError;
 use crate::store::StoreError;
@@ -52,6 +53,10 @@ pub enum Reason {
     UnknownModel,
     /// No policy has this version.
     UnknownPolicy,
+    /// No budget has this name, or no window began then.
+    UnknownBudget,
+    /// A budget cannot be changed so.
+    BudgetFixed,
     /// There are too few judged traces to learn or to estimate from.
     TooFewTraces,
     /// All judged answers are right, or all are wrong.
@@ -122,13 +127,17 @@ impl Reason {
     pub fn code(self) -> Code {
         match self {
             Self::InvalidArgument | Self::ArtifactCorrupt | Self::ArtifactTooLarge => Code::InvalidArgument,
-            Self::UnknownDecision | Self::Pruned | Self::UnknownModel | Self::UnknownPolicy | Self::UnknownKey => {
-                Code::NotFound
-            }
+            Self::UnknownDecision
+            | Self::Pruned
+            | Self::UnknownModel
+            | Self::UnknownPolicy
+            | Self::UnknownBudget
+            | Self::UnknownKey => Code::NotFound,
             Self::Unauthenticated => Code::Unauthenticated,
             Self::ScopeMissing => Code::PermissionDenied,
             Self::ModelExists | Self::KeyReused => Code::AlreadyExists,
             Self::NoModel
+            | Self::BudgetFixed
             | Self::RegistryFull
             | Self::TooFewTraces
             | Self::OneClass
@@ -159,6 +168,8 @@ impl Reason {
             Self::Pruned => "PRUNED",
             Self::UnknownModel => "UNKNOWN_MODEL",
             Self::UnknownPolicy => "UNKNOWN_POLICY",
+            Self::UnknownBudget => "UNKNOWN_BUDGET",
+            Self::BudgetFixed => "BUDGET_FIXED",
             Self::TooFewTraces => "TOO_FEW_TRACES",
             Self::OneClass => "ONE_CLASS",
             Self::TrainingRunning => "TRAINING_RUNNING",
@@ -391,6 +402,26 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         let refusal = Self::new(store_reason(&error), error.to_string());
         if error == StoreError::Busy { refusal.retry_after(OVERLOAD_RETRY) } else { refusal }
+    }
+}
+
+impl From<BudgetError> for Refusal {
+    fn from(error: BudgetError) -> Self {
+        let message = error.to_string();
+        match error {
+            BudgetError::Unknown { .. } | BudgetError::NoWindow { .. } => {
+                Self::new(Reason::UnknownBudget, message)
+            }
+            BudgetError::Fixed { field, .. } => {
+                Self::new(Reason::BudgetFixed, message).and_field(field.to_owned(), "stays as it is".to_owned())
+            }
+            BudgetError::Main { .. } => Self::new(Reason::BudgetFixed, message),
+            BudgetError::TooMuch { there, .. } => Self::new(Reason::InvalidArgument, message).and_field(
+                "unknown_usd_nanos".to_owned(),
+                format!("is more than the {} that are unknown", there.nanos()),
+            ),
+            BudgetError::Store(error) => error.into(),
+        }
     }
 }
 

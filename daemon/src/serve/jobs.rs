@@ -34,7 +34,9 @@ const BOOKING_PAUSE: Duration = Duration::from_secs(1);
 /// The books: what is committed is passed on to the teacher and booked.
 #[derive(Debug)]
 pub(super) struct Books {
-    pub(super) budget: String,
+    /// The account that everything is charged to.
+    pub(super) main: Arc<str>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) traces: TraceStore,
     pub(super) ledger: LedgerStore,
     /// The place up to which everything is booked.
@@ -60,7 +62,7 @@ impl Books {
 
     async fn book(&mut self, rows: &[Committed]) {
         let Some(through) = rows.last().map(Committed::seq) else { return };
-        match booking::book(&self.budget, &self.ledger, (self.booked, through), rows).await {
+        match booking::book(&self.main, &self.ledger, (self.booked, through), rows, self.clock.now()).await {
             Ok(mark) if mark == through => self.booked = mark,
             // Behind or ahead of what was thought: go on from what the stores say.
             Ok(_) => self.catch_up().await,
@@ -73,7 +75,7 @@ impl Books {
     }
 
     async fn catch_up(&mut self) {
-        match booking::catch_up(&self.budget, &self.traces, &self.ledger).await {
+        match booking::catch_up(&self.main, &self.traces, &self.ledger, self.clock.now()).await {
             Ok(mark) => self.booked = mark,
             Err(error) => tracing::error!(%error, "spend could not be booked, the next commit tries again"),
         }

@@ -26,12 +26,13 @@ use crate::feedback::FeedbackDesk;
 use crate::keyring::Keyring;
 use crate::keys::HashKey;
 use crate::learning::{Artifact, Learning, Opening, Teacher};
-use crate::money::{BudgetLedger, UNBUDGETED};
+use crate::money::{BudgetLedger, Configured, UNBUDGETED};
 use crate::pacing::BudgetPacer;
 use crate::registry::Registry;
 use crate::reports::Reports;
 use crate::retention::Retention;
 use crate::rpc::admin::Administration;
+use crate::rpc::budgets::Budgets;
 use crate::rpc::door::Door;
 use crate::rpc::feedback::Verdicts;
 use crate::rpc::idempotency::Idempotency;
@@ -112,8 +113,8 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let keyring = open_keyring(&config, &ledger, &*clock).await?;
     let (traces, committed) = open_traces(&config, &ledger).await?;
     let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
-    let booked = booking::catch_up(name, &traces, &ledger).await?;
-    let budget = Arc::new(BudgetLedger::open(ledger.clone(), config.budget.clone(), clock.now()).await?);
+    let booked = booking::catch_up(name, &traces, &ledger, clock.now()).await?;
+    let budget = open_budgets(&config, &ledger, &clock).await?;
 
     let registry = Arc::new(Registry::open(backends, models, Arc::new(ledger.clone()))?);
     let state_dir =
@@ -171,6 +172,15 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         learning,
     };
     Ok(Opened { parts, teacher, feedback, committed, booked })
+}
+
+async fn open_budgets(
+    config: &Config,
+    ledger: &LedgerStore,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<BudgetLedger>, ServeError> {
+    let configured = Configured { main: config.budget.clone(), others: config.budgets.clone() };
+    Ok(Arc::new(BudgetLedger::open(ledger.clone(), configured, Arc::clone(clock)).await?))
 }
 
 /// The keys of callers. Where they are demanded and none may administrate, only the command line can make one.
@@ -312,7 +322,7 @@ impl Parts {
             policies,
             administration: Administration {
                 registry: Arc::clone(&self.registry),
-                budget: Arc::clone(&self.budget),
+                budgets: Budgets { ledger: Arc::clone(&self.budget), clock: Arc::clone(&clock) },
                 keyring: Arc::clone(&self.keyring),
                 ledger: self.ledger.clone(),
                 clock,

@@ -12,7 +12,8 @@ use pointsman_router::normal::NormalForm;
 use pointsman_router::outcome::{Attempt, AttemptStatus, Billing, Outcome};
 use prost::Message as _;
 
-use super::{WireError, answer, from_micros, moment, outcome, timestamp};
+use super::trace::{hold_from_wire, hold_to_wire};
+use super::{WireError, answer, from_micros, moment, outcome};
 
 /// What was reported of one model.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,10 +72,7 @@ impl ReportEnd {
         v1::ReportEnd {
             answer: self.answer.clone(),
             cost_usd_nanos: self.cost.nanos(),
-            hold: self.hold.map(|hold| v1::Hold {
-                amount_usd_nanos: hold.amount.nanos(),
-                window_started_at: Some(timestamp(hold.window)),
-            }),
+            hold: self.hold.as_ref().map(hold_to_wire),
         }
         .encode_to_vec()
     }
@@ -88,11 +86,7 @@ impl ReportEnd {
         Ok(Self {
             answer: end.answer,
             cost: NanoUsd::new(end.cost_usd_nanos),
-            hold: end.hold.map(|hold| Hold {
-                decision,
-                amount: NanoUsd::new(hold.amount_usd_nanos),
-                window: hold.window_started_at.as_ref().map_or(Timestamp::from_micros(0), moment),
-            }),
+            hold: end.hold.map(|hold| hold_from_wire(hold, decision)).transpose()?,
         })
     }
 }

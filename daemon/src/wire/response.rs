@@ -68,7 +68,7 @@ pub fn decide(
         decision_id: trace.decision.id.to_string(),
         decision: Some(decision::to_wire(&trace.decision)),
         calls: trace.decision.chosen().map(|c| call(c.model.as_str())).collect(),
-        hold_usd_nanos: trace.hold.map(|hold| hold.amount.nanos()).unwrap_or_default(),
+        hold_usd_nanos: trace.hold.as_ref().map(|hold| hold.amount.nanos()).unwrap_or_default(),
         report_by: report_by.map(timestamp),
         decide_us: i64::try_from(trace.decide_us).unwrap_or(i64::MAX),
     }

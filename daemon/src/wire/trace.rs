@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use pointsman_proto::v1;
 use pointsman_router::features::{Features, SURFACE_DIMS, SchemaHash, TextCount};
-use pointsman_router::hold::{Bill, Hold};
+use pointsman_router::hold::{Bill, Charge, Hold};
 use pointsman_router::ids::{DecisionId, KeyId};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::trace::{Trace, TraceStatus};
@@ -55,10 +55,7 @@ pub fn to_wire(trace: &Trace, kept: Kept) -> v1::Trace {
         key_id: trace.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
         cost_usd_nanos: trace.bill.settled.nanos(),
         unknown_usd_nanos: trace.bill.unknown.nanos(),
-        hold: trace.hold.map(|hold| v1::Hold {
-            amount_usd_nanos: hold.amount.nanos(),
-            window_started_at: Some(timestamp(hold.window)),
-        }),
+        hold: trace.hold.as_ref().map(hold_to_wire),
         admitted_at: Some(timestamp(trace.at)),
         total_us: i64::try_from(trace.total_us).unwrap_or(i64::MAX),
         decide_us: i64::try_from(trace.decide_us).unwrap_or(i64::MAX),
@@ -102,7 +99,7 @@ pub fn from_wire(trace: v1::Trace) -> Result<Trace, WireError> {
         outcomes: outcomes.collect(),
         answer: trace.answer.map(|a| answer::from_stored(a, value)).transpose()?,
         status,
-        hold: trace.hold.map(|hold| hold_from_wire(&hold, decision.id)).transpose()?,
+        hold: trace.hold.map(|hold| hold_from_wire(hold, decision.id)).transpose()?,
         bill: Bill { settled: NanoUsd::new(trace.cost_usd_nanos), unknown: NanoUsd::new(trace.unknown_usd_nanos) },
         total_us: u64::try_from(trace.total_us).unwrap_or(0),
         decide_us: u64::try_from(trace.decide_us).unwrap_or(0),
@@ -111,9 +108,32 @@ pub fn from_wire(trace: v1::Trace) -> Result<Trace, WireError> {
     })
 }
 
-fn hold_from_wire(hold: &v1::Hold, decision: DecisionId) -> Result<Hold, WireError> {
-    let window = moment(&required(hold.window_started_at, "hold.window_started_at")?);
-    Ok(Hold { decision, amount: NanoUsd::new(hold.amount_usd_nanos), window })
+/// A hold as a trace or the end of a report keeps it.
+#[must_use]
+pub fn hold_to_wire(hold: &Hold) -> v1::Hold {
+    v1::Hold {
+        amount_usd_nanos: hold.amount.nanos(),
+        window_started_at: None,
+        charges: hold.charges.iter().map(charge_to_wire).collect(),
+    }
+}
+
+fn charge_to_wire(charge: &Charge) -> v1::Charge {
+    v1::Charge { account: charge.account.to_string(), window_started_at: Some(timestamp(charge.window)) }
+}
+
+/// The hold of a decision that a store kept. What was stored when there was one budget names no account.
+///
+/// # Errors
+/// [`WireError`] where it is not what [`hold_to_wire`] makes, nor what was made then.
+pub fn hold_from_wire(hold: v1::Hold, decision: DecisionId) -> Result<Hold, WireError> {
+    let charge = |charge: v1::Charge| -> Result<Charge, WireError> {
+        let window = moment(&required(charge.window_started_at, "hold.charges.window_started_at")?);
+        Ok(Charge { account: charge.account.into(), window })
+    };
+    let alone = hold.window_started_at.map(|window| Charge { account: "".into(), window: moment(&window) });
+    let charges = hold.charges.into_iter().map(charge).chain(alone.map(Ok)).collect::<Result<_, _>>()?;
+    Ok(Hold { decision, amount: NanoUsd::new(hold.amount_usd_nanos), charges })
 }
 
 fn content_to_wire(trace: &Trace) -> v1::TraceContent {

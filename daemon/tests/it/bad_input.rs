@@ -44,7 +44,7 @@ async fn every_fault_is_named_and_nothing_changes() {
     let nothing = daemon.client.route(v1::RouteRequest::default()).await.unwrap_err();
     assert_eq!(fields(nothing.fault()), ["request"]);
     assert!(daemon.traces().await.is_empty());
-    let budget = daemon.client.get_budget(v1::GetBudgetRequest {}).await.unwrap().budget.unwrap();
+    let budget = daemon.client.get_budget(v1::GetBudgetRequest::default()).await.unwrap().budget.unwrap();
     assert_eq!((budget.spent_usd_micros, budget.held_usd_micros, budget.left_usd_micros), (0, 0, 1_000_000));
     daemon.stop().await;
 }

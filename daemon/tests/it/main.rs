@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod canary;
+mod budgets;
 mod ends;
 mod harness;
 mod keys;

@@ -16,7 +16,7 @@ async fn a_budget_that_cannot_fit_the_cheapest_call_calls_nothing() {
         }
         other => panic!("{other:?}"),
     }
-    let budget = daemon.client.get_budget(v1::GetBudgetRequest {}).await.unwrap().budget.unwrap();
+    let budget = daemon.client.get_budget(v1::GetBudgetRequest::default()).await.unwrap().budget.unwrap();
     assert_eq!((budget.spent_usd_micros, budget.held_usd_micros, budget.left_usd_micros), (0, 0, 10));
     assert_eq!((budget.name.as_str(), budget.window()), ("tiny", v1::BudgetWindow::Day));
     assert_eq!(daemon.stats("left").await.calls, 0);
@@ -47,7 +47,7 @@ async fn spend_is_what_calls_cost_and_survives_a_restart() {
         nanos += daemon.route(&format!("the array {n}"), &["left", "right"]).await.unwrap().cost_usd_nanos;
     }
     let spent = async |daemon: &crate::harness::Running| {
-        let budget = daemon.client.get_budget(v1::GetBudgetRequest {}).await.unwrap().budget.unwrap();
+        let budget = daemon.client.get_budget(v1::GetBudgetRequest::default()).await.unwrap().budget.unwrap();
         (budget.spent_usd_micros, budget.held_usd_micros, budget.unknown_usd_micros)
     };
     assert_eq!(spent(&daemon).await, ((nanos + 999) / 1_000, 0, 0));

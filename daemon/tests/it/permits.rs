@@ -15,7 +15,7 @@ use crate::harness::{Running, Setup, operator, wanted};
 const REQUIRED: &str = "[auth]\nkeys = \"required\"\n";
 
 /// Every rpc and the one scope, besides `admin`, that lets it through. The daemon's end comes last.
-const ALLOWED: [(&str, Option<Scope>); 35] = [
+const ALLOWED: [(&str, Option<Scope>); 41] = [
     ("RouterService/Route", Some(Scope::Route)),
     ("RouterService/RouteStream", Some(Scope::Route)),
     ("RouterService/Decide", Some(Scope::Route)),
@@ -40,6 +40,12 @@ const ALLOWED: [(&str, Option<Scope>); 35] = [
     ("PolicyService/InstallPolicy", Some(Scope::Train)),
     ("AdminService/ListModels", Some(Scope::Read)),
     ("AdminService/GetBudget", Some(Scope::Read)),
+    ("AdminService/ListBudgets", Some(Scope::Read)),
+    ("AdminService/SetBudget", None),
+    ("AdminService/RemoveBudget", None),
+    ("AdminService/AdjustBudget", None),
+    ("AdminService/ListTransfers", None),
+    ("AdminService/VerifyBudgets", None),
     ("AdminService/RegisterModel", None),
     ("AdminService/EnableModel", None),
     ("AdminService/DisableModel", None),

@@ -19,7 +19,11 @@ struct Three {
 }
 
 async fn three() -> Three {
-    let setup = Setup::with(REQUIRED);
+    three_with(REQUIRED).await
+}
+
+async fn three_with(config: &str) -> Three {
+    let setup = Setup::with(config);
     let (one, two) = (setup.key("one", &WORKER).await, setup.key("two", &WORKER).await);
     let admin = setup.key("ops", &[Scope::Admin]).await;
     let daemon = setup.start().await;
@@ -224,5 +228,29 @@ async fn what_names_others_is_left_out_for_one_tenant() {
     let store = three.two.get_store_info(v1::GetStoreInfoRequest {}).await.unwrap();
     assert!(store.state_folder.is_empty() && store.trace_rows == 1);
     assert!(!three.admin.get_store_info(v1::GetStoreInfoRequest {}).await.unwrap().state_folder.is_empty());
+    three.stop().await;
+}
+
+#[tokio::test]
+async fn budgets_are_ones_own_and_everybodys() {
+    let accounts = "[budget]\namount_usd = \"1\"\nwindow = \"total\"\n\
+         [[budgets]]\nname = \"tenants\"\nscope = \"tenant:*\"\namount_usd = \"1\"\nwindow = \"total\"\n\
+         [[budgets]]\nname = \"keys\"\nscope = \"key:*\"\namount_usd = \"1\"\nwindow = \"total\"\n";
+    let three = three_with(&format!("{REQUIRED}{accounts}")).await;
+    for client in [&three.one, &three.two] {
+        client.route(request(spec("the jury", &["left"]))).await.unwrap();
+    }
+    let listed = async |client: &Client| {
+        let budgets = client.list_budgets(v1::ListBudgetsRequest {}).await.unwrap().budgets;
+        budgets.into_iter().map(|budget| budget.name).collect::<Vec<_>>()
+    };
+    let keys = three.admin.list_keys(v1::ListKeysRequest { tenant: "one".to_owned(), ..Default::default() });
+    let id = keys.await.unwrap().keys[0].id.clone();
+    assert_eq!(listed(&three.one).await, ["global".to_owned(), format!("keys/{id}"), "tenants/one".to_owned()]);
+    assert_eq!(listed(&three.admin).await.len(), 5);
+    let get = |name: &str| three.one.get_budget(v1::GetBudgetRequest { name: name.to_owned() });
+    get("tenants/one").await.unwrap();
+    let (other, never) = (get("tenants/two").await.unwrap_err(), get("tenants/nobody").await.unwrap_err());
+    assert_eq!(said(&other, "two"), said(&never, "nobody"));
     three.stop().await;
 }

@@ -44,7 +44,7 @@ async fn a_caller_that_goes_away_leaves_a_cancelled_trace() {
     assert_eq!(trace.attempts[0].status(), v1::AttemptStatus::Cancelled);
     // It was sent: nobody knows whether it is billed, so it counts as spent.
     assert!(trace.unknown_usd_nanos > 0 && trace.attempts[0].billed() == v1::Billing::Unknown);
-    let budget = daemon.client.get_budget(v1::GetBudgetRequest {}).await.unwrap().budget.unwrap();
+    let budget = daemon.client.get_budget(v1::GetBudgetRequest::default()).await.unwrap().budget.unwrap();
     assert!(budget.unknown_usd_micros > 0 && budget.held_usd_micros == 0);
     daemon.stop().await;
 }
@@ -107,7 +107,7 @@ async fn the_same_key_is_routed_once() {
 async fn a_caller_of_decide_reports_and_is_told_the_answer() {
     let setup = Setup::with("[budget]\namount_usd = \"1\"\nwindow = \"total\"\n");
     let daemon = setup.start().await;
-    let budget = async || daemon.client.get_budget(v1::GetBudgetRequest {}).await.unwrap().budget.unwrap();
+    let budget = async || daemon.client.get_budget(v1::GetBudgetRequest::default()).await.unwrap().budget.unwrap();
     let asked = v1::DecideRequest { request: Some(spec("the jury", &["left"])), ..Default::default() };
     let decided = daemon.client.decide(asked).await.unwrap();
     assert!(decided.hold_usd_nanos > 0 && decided.report_by.is_some());

@@ -250,10 +250,11 @@ fn play(scenario: &Scenario) {
                 let worst = trace.decision.candidate(a.model.as_str()).unwrap().worst_case;
                 a.cost.saturating_mul(scenario.attempts_max.max(1)) > worst
             });
-            let held = trace.hold.unwrap().amount;
+            let held = trace.hold.as_ref().unwrap().amount;
             assert!(over || trace.bill.spent() <= held, "spent more than was held: {trace:#?}");
         }
-        let over: i64 = stand.traced().iter().map(|t| t.bill.overrun(t.hold.unwrap().amount).nanos()).sum();
+        let over: i64 =
+            stand.traced().iter().map(|t| t.bill.overrun(t.hold.as_ref().unwrap().amount).nanos()).sum();
         let floor = scenario.left.map(|left| left.min(0) - over);
         assert!(stand.left() >= floor, "{:?} is under {floor:?}", stand.left());
     });

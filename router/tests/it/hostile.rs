@@ -108,8 +108,10 @@ fn prompts_of_any_script_and_size_are_routed_within_their_hold() {
             setup.models[0].context_tokens_max = u32::MAX;
             let stand = setup.build();
             let trace = stand.route(ask(&prompt)).await.unwrap();
-            assert!(trace.bill.spent() <= trace.hold.unwrap().amount && trace.bill.settled > NanoUsd::ZERO);
-            assert!(trace.hold.unwrap().amount.nanos() >= 1_000 * prompt.len() as i64);
+            assert!(
+                trace.bill.spent() <= trace.hold.as_ref().unwrap().amount && trace.bill.settled > NanoUsd::ZERO
+            );
+            assert!(trace.hold.as_ref().unwrap().amount.nanos() >= 1_000 * prompt.len() as i64);
             stand.audit();
         });
     }

@@ -51,7 +51,10 @@ fn the_whole_set_fits_under_the_ceiling() {
         paused(async {
             let stand = Setup::of(["a", "b", "c"].map(|name| model(name, "x"))).budget(left).build();
             let trace = stand.route(RouteRequest { calls_max: Some(8), ..ask("q") }).await.unwrap();
-            assert_eq!((trace.decision.set.len(), trace.hold.unwrap().amount.nanos()), (size, 100 * size as i64));
+            assert_eq!(
+                (trace.decision.set.len(), trace.hold.as_ref().unwrap().amount.nanos()),
+                (size, 100 * size as i64)
+            );
             stand.audit();
         });
     }
@@ -70,7 +73,7 @@ fn a_lean_moves_what_is_expected_and_never_what_is_held() {
             let of = trace.decision.candidate("a").unwrap();
             let latency = of.latency_p95.unwrap().as_secs_f64();
             stand.audit();
-            (of.cost.nanos() as f64, latency, of.worst_case, trace.hold.unwrap().amount)
+            (of.cost.nanos() as f64, latency, of.worst_case, trace.hold.as_ref().unwrap().amount)
         })
     };
     let even = told(0.0, None);
@@ -97,7 +100,7 @@ fn retries_are_part_of_the_hold() {
             let stand = setup.build();
             assert_eq!(stand.route(ask("q")).await.unwrap_err().kind(), ErrorKind::ModelsFailed);
             let trace = stand.traced().pop().unwrap();
-            assert_eq!(trace.hold.unwrap().amount, NanoUsd::new(held));
+            assert_eq!(trace.hold.as_ref().unwrap().amount, NanoUsd::new(held));
             assert_eq!((trace.bill.unknown, trace.bill.settled), (NanoUsd::new(held), NanoUsd::ZERO));
             stand.audit();
         });
@@ -149,7 +152,7 @@ fn more_than_was_held_is_booked_and_denies_what_comes_next() {
     paused(async {
         let stand = Setup::of([model("a", "x").always(says("x", 250))]).budget(100).build();
         let trace = stand.route(ask("q")).await.unwrap();
-        let hold = trace.hold.unwrap();
+        let hold = trace.hold.as_ref().unwrap();
         assert_eq!((trace.bill.settled, trace.bill.overrun(hold.amount)), (NanoUsd::new(250), NanoUsd::new(150)));
         assert_eq!(stand.left(), Some(-150));
         stand.audit();
@@ -189,10 +192,10 @@ fn a_decision_alone_keeps_its_hold_open_or_takes_none() {
     paused(async {
         let stand = cheap_and_dear().budget(1_000).build();
         let trace = stand.router.decide(ask("q"), Metering::Caller).await.unwrap();
-        assert_eq!((trace.hold, trace.status, stand.left()), (None, TraceStatus::Decided, Some(1_000)));
+        assert_eq!((&trace.hold, trace.status, stand.left()), (&None, TraceStatus::Decided, Some(1_000)));
         assert!(stand.log().is_empty());
         let trace = stand.router.decide(ask("q"), Metering::Hold).await.unwrap();
-        assert_eq!(trace.hold.map(|h| h.amount), Some(NanoUsd::new(1_000)));
+        assert_eq!(trace.hold.as_ref().map(|h| h.amount), Some(NanoUsd::new(1_000)));
         assert_eq!((trace.status, stand.left()), (TraceStatus::Decided, Some(0)));
         assert!(stand.calls().is_empty());
         stand.audit();

@@ -11,7 +11,7 @@ use pointsman_router::backend::{Backend, Call, CallError, Reply};
 use pointsman_router::breaker::{Breaker, FAILURES_IN_A_ROW};
 use pointsman_router::clock::{Clock, Seeds, Timestamp};
 use pointsman_router::forecast::{Forecasts, Leans, ModelForecast};
-use pointsman_router::hold::{Bill, Hold, HoldError, Ledger, NoMoney};
+use pointsman_router::hold::{Bill, Charge, Hold, HoldError, Ledger, NoMoney, Payer};
 use pointsman_router::ids::{AttemptId, DecisionId, ModelName, PolicyVersion};
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, PoolSource, Pricing};
 use pointsman_router::money::NanoUsd;
@@ -248,7 +248,7 @@ impl PolicySource for OnePolicy {
 }
 
 /// What was asked of the ledger.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Entry {
     Held(Hold),
     Denied(NanoUsd),
@@ -272,7 +272,7 @@ pub(crate) struct Account {
 pub(crate) struct MemoryLedger(pub(crate) Mutex<Account>);
 
 impl Ledger for MemoryLedger {
-    fn left(&self, _now: Timestamp) -> Option<NanoUsd> {
+    fn left(&self, _payer: Payer<'_>, _now: Timestamp) -> Option<NanoUsd> {
         let mut account = self.0.lock().unwrap();
         let told = account.left;
         let stolen = std::mem::take(&mut account.stolen_next);
@@ -280,12 +280,13 @@ impl Ledger for MemoryLedger {
         told.map(NanoUsd::new)
     }
 
-    fn hold(
-        &self,
+    fn hold<'a>(
+        &'a self,
         decision: DecisionId,
         amount: NanoUsd,
+        _payer: Payer<'a>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<Hold, HoldError>> {
+    ) -> BoxFuture<'a, Result<Hold, HoldError>> {
         Box::pin(async move {
             let grants_after = self.0.lock().unwrap().grants_after;
             tokio::time::sleep(grants_after).await;
@@ -308,8 +309,9 @@ impl Ledger for MemoryLedger {
                 }
                 account.left = Some(left - amount.nanos());
             }
-            let hold = Hold { decision, amount, window: now };
-            account.log.push(Entry::Held(hold));
+            let charges = [Charge { account: "test".into(), window: now }].into();
+            let hold = Hold { decision, amount, charges };
+            account.log.push(Entry::Held(hold.clone()));
             Ok(hold)
         })
     }
@@ -317,7 +319,7 @@ impl Ledger for MemoryLedger {
     fn settle(&self, hold: &Hold, bill: Bill) {
         let mut account = self.0.lock().unwrap();
         account.left = account.left.map(|left| left + hold.amount.nanos() - bill.spent().nanos());
-        account.log.push(Entry::Settled(*hold, bill));
+        account.log.push(Entry::Settled(hold.clone(), bill));
     }
 }
 
@@ -493,7 +495,7 @@ impl Stand {
         assert_eq!(reserved, released + traces.len(), "places leaked");
         let (mut held, mut settled) = (BTreeMap::new(), BTreeMap::new());
         for entry in self.log() {
-            let twice = match entry {
+            let twice = match entry.clone() {
                 Entry::Held(hold) => held.insert(hold.decision, hold).is_some(),
                 Entry::Settled(hold, bill) => settled.insert(hold.decision, (hold, bill)).is_some(),
                 Entry::Denied(_) => false,
@@ -509,7 +511,7 @@ impl Stand {
             if trace.status == TraceStatus::Decided {
                 assert!(trace.attempts.is_empty() && !settled.contains_key(&id));
             } else {
-                assert_eq!(settled.remove(&id), trace.hold.map(|hold| (hold, trace.bill)));
+                assert_eq!(settled.remove(&id), trace.hold.clone().map(|hold| (hold, trace.bill)));
             }
             attempts.extend(trace.attempts.iter().map(|a| (a.model.as_str().to_owned(), a.id)));
         }

@@ -1,5 +1,6 @@
 //! What may be asked on the command line. Only shapes: what the words mean is in the file of each command.
 
+mod budget;
 mod keys;
 mod play;
 mod policy;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use pointsman_client::v1;
 
+pub(crate) use self::budget::{AdjustArgs, BudgetsCommand, SetBudgetArgs, TransfersArgs};
 pub(crate) use self::keys::{AuditCommand, CreateKeyArgs, KeysCommand};
 pub(crate) use self::play::PlayArgs;
 pub(crate) use self::policy::{EvaluateArgs, PoliciesCommand, PromoteArgs, ShadowArgs, TrainArgs};
@@ -93,8 +95,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PoliciesCommand,
     },
-    /// The daemon-wide budget and what is left of it.
+    /// The daemon's own budget and what is left of it.
     Budget,
+    /// List, set, adjust and prove budgets.
+    Budgets {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: BudgetsCommand,
+    },
     /// Make, list, revoke and rotate keys.
     Keys {
         /// What to do with them.

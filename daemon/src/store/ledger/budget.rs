@@ -1,82 +1,25 @@
-//! The durable half of the budget: what was leased of each window, and what was spent of it.
+//! The durable half of the budgets: what was leased of each account's window, and what was spent of it.
 //!
 //! Money is booked in sums, not by request: each committed trace and report has a sequence, and a
 //! booking says "everything up to here", together with what that comes to, in one transaction. A
-//! restart therefore books exactly what is missing, once. A window's lease is set, not added to: a
-//! grant whose caller went away is overwritten by the next one and no money is lost.
+//! restart therefore books exactly what is missing, once. A lease is raised to a height, not added to: a
+//! grant whose caller went away is covered by the next one and no money is lost.
 //!
 //! `leased` is all that may have been spent. What of it is neither booked nor given back when a
 //! window is opened again belonged to requests that a crash cut off: it becomes `unknown` and counts
-//! as spent. So book first what is missing, then open the window.
+//! as spent. So book first what is missing, then open the window. Every change of a balance is noted as
+//! a transfer ([`super::transfers`]) in the same transaction.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pointsman_router::clock::Timestamp;
-use pointsman_router::hold::{Bill, Hold};
 use pointsman_router::money::NanoUsd;
-use pointsman_router::trace::{Trace, TraceStatus};
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::spend::{Spend, Spends};
+use super::transfers::{Entry, TransferKind, is_noted, note};
 use super::{LedgerStore, kept, number};
-use crate::store::{StoreError, unreadable};
-
-/// What is to be booked for one window: differences, so an amount may be negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Spend {
-    /// Known or estimated costs.
-    pub settled: NanoUsd,
-    /// Money that counts as spent though nobody knows.
-    pub unknown: NanoUsd,
-    /// How much of it was above what had been held.
-    pub overrun: NanoUsd,
-}
-
-impl Spend {
-    /// What a trace books when it is first committed: its bill; for a decision whose caller makes the
-    /// calls, its whole hold as unknown until it is reported. `None` where nothing was held.
-    #[must_use]
-    pub fn of_trace(trace: &Trace) -> Option<(Timestamp, Self)> {
-        let hold = trace.hold?;
-        let spend = match trace.status {
-            TraceStatus::Decided => Self { unknown: hold.amount, ..Self::default() },
-            TraceStatus::Answered | TraceStatus::Failed | TraceStatus::Cancelled => {
-                Self::of_bill(&hold, trace.bill)
-            }
-        };
-        Some((hold.window, spend))
-    }
-
-    /// What the report that ends a decision's hold books: its bill in place of the unknown hold.
-    #[must_use]
-    pub fn of_report(hold: &Hold, bill: Bill) -> (Timestamp, Self) {
-        let spend = Self::of_bill(hold, bill);
-        (hold.window, Self { unknown: spend.unknown.saturating_sub(hold.amount), ..spend })
-    }
-
-    fn of_bill(hold: &Hold, bill: Bill) -> Self {
-        Self { settled: bill.settled, unknown: bill.unknown, overrun: bill.overrun(hold.amount) }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            settled: self.settled.saturating_add(other.settled),
-            unknown: self.unknown.saturating_add(other.unknown),
-            overrun: self.overrun.saturating_add(other.overrun),
-        }
-    }
-}
-
-/// Adds up what is to be booked, by the start of the window.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Spends(BTreeMap<Timestamp, Spend>);
-
-impl Spends {
-    /// Adds one part.
-    pub fn add(&mut self, (window, spend): (Timestamp, Spend)) {
-        let sum = self.0.entry(window).or_default();
-        *sum = sum.plus(spend);
-    }
-}
+use crate::store::StoreError;
 
 /// Everything after one mark and up to another. Marks are sequences of the trace store, which traces
 /// and reports share.
@@ -88,6 +31,8 @@ pub struct Booking {
     pub through: u64,
     /// What lies between them.
     pub spends: Spends,
+    /// When it is booked.
+    pub at: Timestamp,
 }
 
 /// What became of a booking.
@@ -99,7 +44,23 @@ pub enum BookOutcome {
     MarkIs(u64),
 }
 
-/// What is kept of one window of a budget.
+/// What became of an adjustment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdjustOutcome {
+    /// It is booked.
+    Booked,
+    /// It was booked before, under its key.
+    Repeated,
+    /// The account had no such window. Nothing was booked.
+    NoWindow,
+    /// Less is unknown. Nothing was booked.
+    TooMuch {
+        /// So much.
+        there: NanoUsd,
+    },
+}
+
+/// What is kept of one window of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowRow {
     /// When it began.
@@ -126,42 +87,26 @@ impl WindowRow {
     }
 }
 
-/// Why the lease of a window changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TransferKind {
-    /// More was leased.
-    Granted,
-    /// The unused rest was given back.
-    Returned,
-    /// What a crash left open was booked as unknown.
-    Lost,
-}
-
-impl TransferKind {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Granted => "granted",
-            Self::Returned => "returned",
-            Self::Lost => "lost",
-        }
-    }
-}
-
-/// One line of the audit: the window's lease is the sum of what was granted less what was returned.
+/// A window that is to be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transfer {
-    /// Its place in the order of all transfers.
-    pub seq: u64,
-    /// When.
-    pub at: Timestamp,
-    /// Why.
-    pub kind: TransferKind,
-    /// How much.
-    pub amount: NanoUsd,
-    /// What was leased after it.
+pub struct WindowOpening {
+    /// The account.
+    pub account: Arc<str>,
+    /// When it began, and when it ends.
+    pub bounds: (Timestamp, Option<Timestamp>),
+    /// What may be spent in it; `None`: there is no limit.
+    pub amount: Option<NanoUsd>,
+}
+
+/// The height of a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The account.
+    pub account: Arc<str>,
+    /// The start of its window.
+    pub start: Timestamp,
+    /// What may have been spent since the window began.
     pub leased: NanoUsd,
-    /// What had been booked by then, all of it.
-    pub spent: NanoUsd,
 }
 
 impl LedgerStore {
@@ -169,9 +114,8 @@ impl LedgerStore {
     ///
     /// # Errors
     /// What the store met: then nothing was booked.
-    pub async fn book(&self, budget: &str, booking: Booking) -> Result<BookOutcome, StoreError> {
-        let budget = budget.to_owned();
-        self.writer.run(move |tx| book(tx, &budget, &booking)).await
+    pub async fn book(&self, booking: Booking) -> Result<BookOutcome, StoreError> {
+        self.writer.run(move |tx| book(tx, &booking)).await
     }
 
     /// The sequence of the last trace or report that is booked; zero where none is.
@@ -187,61 +131,97 @@ impl LedgerStore {
     ///
     /// # Errors
     /// What the store met: then the window is not open.
-    pub async fn open_window(
-        &self,
-        budget: &str,
-        window: (Timestamp, Option<Timestamp>),
-        amount: Option<NanoUsd>,
-        now: Timestamp,
-    ) -> Result<WindowRow, StoreError> {
-        let budget = budget.to_owned();
-        self.writer.run(move |tx| open_window(tx, &budget, window, amount, now)).await
+    pub async fn open_window(&self, opening: WindowOpening, now: Timestamp) -> Result<WindowRow, StoreError> {
+        self.writer.run(move |tx| open_window(tx, &opening, now)).await
     }
 
-    /// Sets what is leased of an open window.
+    /// Raises leases of open windows, all of them or none; one that is higher already stays.
     ///
     /// # Errors
-    /// What the store met: then the earlier lease stands.
-    pub async fn set_lease(
-        &self,
-        budget: &str,
-        start: Timestamp,
-        leased: NanoUsd,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let budget = budget.to_owned();
-        self.writer.run(move |tx| set_lease(tx, &budget, start, leased, now)).await
+    /// What the store met: then the earlier leases stand.
+    pub async fn grant(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                leases.iter().try_for_each(|lease| {
+                    let before = read_window(tx, &lease.account, lease.start)?.leased;
+                    if lease.leased > before { set_lease(tx, lease, before, now) } else { Ok(()) }
+                })
+            })
+            .await
     }
 
-    /// The windows of a budget, the newest first, at most `limit`.
+    /// Lowers leases to what of them was used. Only while nobody holds more.
+    ///
+    /// # Errors
+    /// What the store met: then what was unused counts as unknown after a restart.
+    pub async fn give_back(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                leases.iter().try_for_each(|lease| {
+                    let before = read_window(tx, &lease.account, lease.start)?.leased;
+                    set_lease(tx, lease, before, now)
+                })
+            })
+            .await
+    }
+
+    /// Books what an operator or a provider said of an account's window, once under this key.
+    ///
+    /// # Errors
+    /// What the store met: then nothing was booked.
+    pub async fn adjust(
+        &self,
+        (account, start): (Arc<str>, Timestamp),
+        (key, unknown, settled): (String, NanoUsd, NanoUsd),
+        now: Timestamp,
+    ) -> Result<AdjustOutcome, StoreError> {
+        self.writer
+            .run(move |tx| {
+                let window = read_window(tx, &account, start).optional()?;
+                let Some(there) = window.map(|window| window.unknown) else { return Ok(AdjustOutcome::NoWindow) };
+                let spend = Spend::of_adjustment(unknown, settled);
+                let entry = Entry { kind: TransferKind::Adjusted, key: Some(&key), leased: NanoUsd::ZERO, spend };
+                if is_noted(tx, (&account, start), &key)? {
+                    return Ok(AdjustOutcome::Repeated);
+                }
+                if unknown > there {
+                    return Ok(AdjustOutcome::TooMuch { there });
+                }
+                note(tx, (&account, start), entry, now)?;
+                add(tx, &account, start, spend)?;
+                Ok(AdjustOutcome::Booked)
+            })
+            .await
+    }
+
+    /// The windows of an account, the newest first, at most `limit`.
     ///
     /// # Errors
     /// What the store met.
-    pub async fn windows(&self, budget: &str, limit: usize) -> Result<Vec<WindowRow>, StoreError> {
-        let budget = budget.to_owned();
+    pub async fn windows(&self, account: &str, limit: usize) -> Result<Vec<WindowRow>, StoreError> {
+        let account = account.to_owned();
         self.readers
             .read(move |conn| {
                 let sql = format!(
                     "SELECT {COLUMNS} FROM budget_window WHERE budget = ?1 ORDER BY start_micros DESC LIMIT ?2"
                 );
-                conn.prepare_cached(&sql)?.query_map(params![budget, kept(limit as u64)], window_row)?.collect()
+                conn.prepare_cached(&sql)?.query_map(params![account, kept(limit as u64)], window_row)?.collect()
             })
             .await
     }
 
-    /// The audit of a window, oldest first.
+    /// The accounts whose windows do not end before `now`, by name.
     ///
     /// # Errors
     /// What the store met.
-    pub async fn transfers(&self, budget: &str, start: Timestamp) -> Result<Vec<Transfer>, StoreError> {
-        let budget = budget.to_owned();
+    pub async fn open_accounts(&self, now: Timestamp) -> Result<Vec<String>, StoreError> {
         self.readers
             .read(move |conn| {
-                conn.prepare_cached(
-                    "SELECT seq, at_micros, kind, amount, leased, settled, unknown FROM transfers
-                     WHERE budget = ?1 AND start_micros = ?2 ORDER BY seq",
+                conn.prepare(
+                    "SELECT DISTINCT budget FROM budget_window
+                     WHERE resets_at_micros IS NULL OR resets_at_micros > ?1 ORDER BY budget",
                 )?
-                .query_map(params![budget, start.micros()], transfer_row)?
+                .query_map([now.micros()], |row| row.get(0))?
                 .collect()
             })
             .await
@@ -252,89 +232,72 @@ fn mark(tx: &Transaction<'_>) -> rusqlite::Result<u64> {
     tx.prepare_cached("SELECT through FROM budget_mark")?.query_row((), |row| number(row, 0))
 }
 
-fn book(tx: &Transaction<'_>, budget: &str, booking: &Booking) -> rusqlite::Result<BookOutcome> {
+fn book(tx: &Transaction<'_>, booking: &Booking) -> rusqlite::Result<BookOutcome> {
     let mark = mark(tx)?;
     if mark != booking.after || booking.through < mark {
         return Ok(BookOutcome::MarkIs(mark));
     }
-    for (start, spend) in &booking.spends.0 {
+    let key = format!("through {}", booking.through);
+    for ((account, start), spend) in booking.spends.iter() {
         tx.prepare_cached("INSERT OR IGNORE INTO budget_window (budget, start_micros) VALUES (?1, ?2)")?
-            .execute(params![budget, start.micros()])?;
-        // Added here and not there: a sum that does not fit would be refused, and all that follows it.
-        let WindowRow { settled, unknown, overrun, .. } = read_window(tx, budget, *start)?;
-        let sum = Spend { settled, unknown, overrun }.plus(*spend);
-        tx.prepare_cached(
-            "UPDATE budget_window SET settled = ?3, unknown = ?4, overrun = ?5 WHERE budget = ?1 AND start_micros = ?2",
-        )?
-        .execute(params![budget, start.micros(), sum.settled.nanos(), sum.unknown.nanos(), sum.overrun.nanos()])?;
+            .execute(params![account, start.micros()])?;
+        add(tx, account, *start, *spend)?;
+        let entry = Entry { kind: TransferKind::Booked, key: Some(&key), leased: NanoUsd::ZERO, spend: *spend };
+        note(tx, (account, *start), entry, booking.at)?;
     }
     tx.prepare_cached("UPDATE budget_mark SET through = ?1")?.execute([kept(booking.through)])?;
     Ok(BookOutcome::Booked)
 }
 
-fn open_window(
-    tx: &Transaction<'_>,
-    budget: &str,
-    (start, resets_at): (Timestamp, Option<Timestamp>),
-    amount: Option<NanoUsd>,
-    now: Timestamp,
-) -> rusqlite::Result<WindowRow> {
-    tx.execute(
+/// Adds to a window's balances. Added here and not in SQL: a sum that does not fit would be refused, and all
+/// that follows it.
+fn add(tx: &Transaction<'_>, account: &str, start: Timestamp, spend: Spend) -> rusqlite::Result<()> {
+    let WindowRow { settled, unknown, overrun, .. } = read_window(tx, account, start)?;
+    let sum = Spend { settled, unknown, overrun, ..Spend::default() }.plus(spend);
+    tx.prepare_cached(
+        "UPDATE budget_window SET settled = ?3, unknown = ?4, overrun = ?5 WHERE budget = ?1 AND start_micros = ?2",
+    )?
+    .execute(params![account, start.micros(), sum.settled.nanos(), sum.unknown.nanos(), sum.overrun.nanos()])
+    .map(|_| ())
+}
+
+fn open_window(tx: &Transaction<'_>, opening: &WindowOpening, now: Timestamp) -> rusqlite::Result<WindowRow> {
+    let WindowOpening { account, bounds: (start, resets_at), amount } = opening;
+    tx.prepare_cached(
         "INSERT INTO budget_window (budget, start_micros, resets_at_micros, amount) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (budget, start_micros) DO UPDATE SET resets_at_micros = excluded.resets_at_micros,
              amount = excluded.amount",
-        params![budget, start.micros(), resets_at.map(Timestamp::micros), amount.map(NanoUsd::nanos)],
-    )?;
-    let row = read_window(tx, budget, start)?;
+    )?
+    .execute(params![
+        account,
+        start.micros(),
+        resets_at.map(Timestamp::micros),
+        amount.map(NanoUsd::nanos)
+    ])?;
+    let row = read_window(tx, account, *start)?;
     let open = row.leased.saturating_sub(row.spent());
     if open > NanoUsd::ZERO {
-        tx.execute(
-            "UPDATE budget_window SET unknown = unknown + ?3 WHERE budget = ?1 AND start_micros = ?2",
-            params![budget, start.micros(), open.nanos()],
-        )?;
-        audit(tx, budget, start, (TransferKind::Lost, open), now)?;
+        let spend = Spend::lost(open);
+        add(tx, account, *start, spend)?;
+        let entry = Entry { kind: TransferKind::Lost, key: None, leased: NanoUsd::ZERO, spend };
+        note(tx, (account, *start), entry, now)?;
     } else if open < NanoUsd::ZERO {
         // Calls cost more than was held for them, or were made before the budget was configured.
-        set_lease(tx, budget, start, row.spent(), now)?;
+        let lease = Lease { account: Arc::clone(account), start: *start, leased: row.spent() };
+        set_lease(tx, &lease, row.leased, now)?;
     }
-    read_window(tx, budget, start)
+    read_window(tx, account, *start)
 }
 
-fn set_lease(
-    tx: &Transaction<'_>,
-    budget: &str,
-    start: Timestamp,
-    leased: NanoUsd,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let before = read_window(tx, budget, start)?.leased;
-    if before == leased {
+fn set_lease(tx: &Transaction<'_>, lease: &Lease, before: NanoUsd, now: Timestamp) -> rusqlite::Result<()> {
+    let Lease { account, start, leased } = lease;
+    if before == *leased {
         return Ok(());
     }
     tx.prepare_cached("UPDATE budget_window SET leased = ?3 WHERE budget = ?1 AND start_micros = ?2")?
-        .execute(params![budget, start.micros(), leased.nanos()])?;
-    let moved = if leased > before {
-        (TransferKind::Granted, leased.saturating_sub(before))
-    } else {
-        (TransferKind::Returned, before.saturating_sub(leased))
-    };
-    audit(tx, budget, start, moved, now)
-}
-
-fn audit(
-    tx: &Transaction<'_>,
-    budget: &str,
-    start: Timestamp,
-    (kind, amount): (TransferKind, NanoUsd),
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO transfers (budget, start_micros, at_micros, kind, amount, leased, settled, unknown, overrun)
-         SELECT budget, start_micros, ?3, ?4, ?5, leased, settled, unknown, overrun
-         FROM budget_window WHERE budget = ?1 AND start_micros = ?2",
-    )?
-    .execute(params![budget, start.micros(), now.micros(), kind.as_str(), amount.nanos()])
-    .map(|_| ())
+        .execute(params![account, start.micros(), leased.nanos()])?;
+    let kind = if *leased > before { TransferKind::Granted } else { TransferKind::Returned };
+    note(tx, (account, *start), Entry::of_lease(kind, leased.saturating_sub(before)), now)
 }
 
 const COLUMNS: &str = "start_micros, resets_at_micros, amount, leased, settled, unknown, overrun";
@@ -354,22 +317,5 @@ fn window_row(row: &Row<'_>) -> rusqlite::Result<WindowRow> {
         settled: money(4)?,
         unknown: money(5)?,
         overrun: money(6)?,
-    })
-}
-
-fn transfer_row(row: &Row<'_>) -> rusqlite::Result<Transfer> {
-    let kind = match row.get_ref(2)?.as_str()? {
-        "granted" => TransferKind::Granted,
-        "returned" => TransferKind::Returned,
-        "lost" => TransferKind::Lost,
-        other => return Err(unreadable(2, format!("`{other}` is no transfer"))),
-    };
-    Ok(Transfer {
-        seq: number(row, 0)?,
-        at: Timestamp::from_micros(row.get(1)?),
-        kind,
-        amount: NanoUsd::new(row.get(3)?),
-        leased: NanoUsd::new(row.get(4)?),
-        spent: NanoUsd::new(row.get(5)?).saturating_add(NanoUsd::new(row.get(6)?)),
     })
 }

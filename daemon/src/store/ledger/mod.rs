@@ -9,6 +9,7 @@
 
 mod answer;
 mod budget;
+mod budgets;
 mod candidates;
 mod chain;
 mod feedback;
@@ -19,7 +20,9 @@ mod lifecycle;
 mod overrides;
 mod said;
 mod schema;
+mod spend;
 mod state;
+mod transfers;
 mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -28,14 +31,17 @@ use std::time::Duration;
 use rusqlite::Row;
 use tokio::sync::mpsc;
 
-pub use budget::{BookOutcome, Booking, Spend, Spends, Transfer, TransferKind, WindowRow};
+pub use budget::{AdjustOutcome, BookOutcome, Booking, Lease, WindowOpening, WindowRow};
+pub use budgets::BudgetChange;
 pub use candidates::{FittedFacts, NewCandidate, StoredPolicy};
 pub use feedback::{Ack, AckStatus, FeedbackCommitted, FeedbackRow, FeedbackStat, Labels, NewFeedback};
 pub use idempotency::{Begin, KEEP as IDEMPOTENCY_KEEP};
 pub use imported::ImportedFeedback;
 pub use lifecycle::{AuditEntry, CanaryEnd, CanaryLife, Lifecycle, PolicyAction, StandIn, Trial};
 pub use said::{Said, said_of};
+pub use spend::{Spend, Spends};
 pub use state::{PolicyRow, PolicyRunState, PolicyState, StateRole};
+pub use transfers::{Imbalance, Transfer, TransferKind};
 
 use super::{Durability, Readers, StoreError, Writer};
 

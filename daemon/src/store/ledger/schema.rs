@@ -12,6 +12,7 @@ pub(super) const STEPS: &[Migration] = &[
     Migration::new(IMPORTED),
     Migration::new(LIFECYCLE),
     Migration::new(WITNESSED),
+    Migration::new(ACCOUNTS),
     Migration::new(KEYS),
 ];
 
@@ -162,6 +163,41 @@ CREATE TABLE audit (
 CREATE INDEX audit_of_version ON audit (to_version, action);
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
 CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
+";
+
+/// Movements of money of many accounts, each balanced in itself and only ever added to, in place of the earlier
+/// audit of leases; and budgets that were set at run time.
+const ACCOUNTS: &str = "
+ALTER TABLE transfers RENAME TO transfers_before_accounts;
+DROP INDEX transfers_of_window;
+
+CREATE TABLE transfers (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    account TEXT NOT NULL,
+    start_micros INTEGER NOT NULL,
+    at_micros INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    key TEXT,
+    leased INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    settled INTEGER NOT NULL,
+    released INTEGER NOT NULL,
+    unknown INTEGER NOT NULL,
+    overrun INTEGER NOT NULL
+) STRICT;
+CREATE INDEX transfers_of_window ON transfers (account, start_micros, seq);
+CREATE UNIQUE INDEX transfers_by_key ON transfers (key, account, start_micros) WHERE key IS NOT NULL;
+CREATE TRIGGER transfers_are_not_changed BEFORE UPDATE ON transfers BEGIN SELECT RAISE(ABORT, 'transfers are only added to'); END;
+CREATE TRIGGER transfers_are_not_cut BEFORE DELETE ON transfers BEGIN SELECT RAISE(ABORT, 'transfers are only added to'); END;
+
+INSERT INTO transfers (account, start_micros, at_micros, kind, leased, held, settled, released, unknown, overrun)
+    SELECT budget, start_micros, start_micros, 'opened', leased, settled + unknown - overrun, settled, 0, unknown, overrun
+    FROM budget_window;
+
+CREATE TABLE budgets (
+    name TEXT PRIMARY KEY,
+    body TEXT
+) STRICT;
 ";
 
 /// Keys of callers, of whose secrets only a keyed hash is here; and the audit chain with its head, which is only

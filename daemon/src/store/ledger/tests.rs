@@ -3,7 +3,7 @@
 use pointsman_router::clock::Draw;
 use pointsman_router::clock::Timestamp;
 use pointsman_router::feedback::{Entry, Verdict};
-use pointsman_router::hold::{Bill, Hold};
+use pointsman_router::hold::{Bill, Charge, Hold};
 use pointsman_router::ids::{DecisionId, ModelName, PolicyVersion, TaskType};
 use pointsman_router::money::NanoUsd;
 use rusqlite::Connection;
@@ -308,20 +308,29 @@ async fn learned_states_policies_and_overrides_survive() {
 #[tokio::test]
 async fn what_lies_between_two_marks_is_booked_once() {
     let (_folder, store) = store().await;
-    let hold = Hold { decision: decision(1), amount: NanoUsd::new(100), window: at(0) };
+    let charge = |account: &str| Charge { account: account.into(), window: at(0) };
+    let charges = [charge("b"), charge("each/acme"), charge("")];
+    let hold = Hold { decision: decision(1), amount: NanoUsd::new(100), charges: charges.into() };
     let bill = Bill { settled: NanoUsd::new(90), unknown: NanoUsd::new(30) };
     let mut spends = Spends::default();
-    spends.add(Spend::of_report(&hold, bill));
-    spends.add((at(0), Spend { unknown: hold.amount, ..Spend::default() }));
-    let booking = Booking { after: 0, through: 5, spends };
-    assert_eq!(store.book("b", booking.clone()).await, Ok(BookOutcome::Booked));
-    assert_eq!(store.book("b", booking.clone()).await, Ok(BookOutcome::MarkIs(5)));
-    assert_eq!(store.book("b", Booking { after: 4, through: 9, ..booking }).await, Ok(BookOutcome::MarkIs(5)));
-    let windows = store.windows("b", 9).await.unwrap();
-    assert_eq!(
-        (windows[0].settled, windows[0].unknown, windows[0].overrun),
-        (bill.settled, bill.unknown, NanoUsd::new(20))
-    );
+    let lost = Spend { held: hold.amount, unknown: hold.amount, ..Spend::default() };
+    spends.add(&hold, lost, "main");
+    spends.add(&hold, Spend::of_report(&hold, bill), "main");
+    let booking = Booking { after: 0, through: 5, spends, at: at(1) };
+    assert_eq!(store.book(booking.clone()).await, Ok(BookOutcome::Booked));
+    assert_eq!(store.book(booking.clone()).await, Ok(BookOutcome::MarkIs(5)));
+    assert_eq!(store.book(Booking { after: 4, through: 9, ..booking }).await, Ok(BookOutcome::MarkIs(5)));
+    for account in ["b", "each/acme", "main"] {
+        let window = store.windows(account, 9).await.unwrap().remove(0);
+        assert_eq!(
+            (window.settled, window.unknown, window.overrun),
+            (bill.settled, bill.unknown, NanoUsd::new(20))
+        );
+        let transfer = store.transfers((account, at(0)), false, usize::MAX).await.unwrap().remove(0);
+        let booked = Spend { held: hold.amount, overrun: NanoUsd::new(20), ..transfer.spend };
+        assert_eq!((transfer.kind, transfer.spend), (TransferKind::Booked, booked));
+    }
+    assert_eq!(store.imbalances().await, Ok(Vec::new()));
     assert_eq!(store.booked_through().await, Ok(5));
 }
 

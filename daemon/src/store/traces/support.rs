@@ -8,7 +8,7 @@ use pointsman_router::backend::CallError;
 use pointsman_router::clock::{Draw, Timestamp};
 use pointsman_router::decision::{Candidate, Decision, Ineligible, Task};
 use pointsman_router::features::{Features, SURFACE_DIMS, SchemaHash, TextCount};
-use pointsman_router::hold::{Bill, Hold};
+use pointsman_router::hold::{Bill, Charge, Hold};
 use pointsman_router::ids::{AttemptId, DecisionId};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::outcome::{Attempt, AttemptStatus, Billing, Outcome};
@@ -50,7 +50,7 @@ pub(crate) fn sample(n: u32) -> Trace {
         attempts: vec![failed, replied],
         answer: None,
         status: TraceStatus::Answered,
-        hold: Some(Hold { decision: decision.id, amount: NanoUsd::new(5_000), window: START }),
+        hold: Some(Hold { decision: decision.id, amount: NanoUsd::new(5_000), charges: charged("all", START) }),
         bill: Bill { settled: NanoUsd::new(300), unknown: NanoUsd::ZERO },
         total_us: 1_500,
         decide_us: 30,
@@ -135,4 +135,9 @@ pub(crate) async fn limit_pages(store: &super::TraceStore, pages: i64) {
         tx.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))
     };
     store.alone(set).await.unwrap();
+}
+
+/// One account.
+pub(crate) fn charged(account: &str, window: Timestamp) -> Arc<[Charge]> {
+    [Charge { account: account.into(), window }].into()
 }

@@ -144,7 +144,7 @@ fn sample(kind: KindName, forms: [Option<NormalForm>; 2]) -> Trace {
             contributions: vec![contribution("small", won, true), contribution("large", lost, false)],
         }),
         status: TraceStatus::Answered,
-        hold: Some(Hold { decision: id, amount: NanoUsd::new(199_998), window: Timestamp::from_micros(-1) }),
+        hold: Some(Hold { decision: id, amount: NanoUsd::new(199_998), charges: charges() }),
         bill: Bill { settled: NanoUsd::new(90), unknown: NanoUsd::new(31) },
         total_us: 123,
         decide_us: 45,
@@ -168,6 +168,25 @@ fn through_bytes(trace: &Trace, kept: Kept) -> Trace {
     from_wire(v1::Trace::decode(bytes.as_slice()).unwrap()).unwrap()
 }
 
+fn charges() -> Arc<[Charge]> {
+    let charge =
+        |account: &str, micros| Charge { account: account.into(), window: Timestamp::from_micros(micros) };
+    [charge("all", -1), charge("each/acme", 7)].into()
+}
+
+#[test]
+fn a_hold_that_was_stored_when_there_was_one_budget_is_read() {
+    let window = Timestamp::from_micros(9);
+    let stored = v1::Hold { amount_usd_nanos: 5, window_started_at: Some(timestamp(window)), charges: Vec::new() };
+    let mut draw = Draw::from_seed(1);
+    let id = DecisionId::new(window, &mut draw);
+    let hold = hold_from_wire(stored, id).unwrap();
+    assert_eq!(hold.charges.as_ref(), [Charge { account: "".into(), window }]);
+    let nowhere = v1::Charge { account: "all".into(), window_started_at: None };
+    let broken = v1::Hold { charges: vec![nowhere], ..Default::default() };
+    assert!(hold_from_wire(broken, id).is_err());
+}
+
 /// Every part but the texts; `Trace` itself has no equality.
 fn assert_survived(back: &Trace, trace: &Trace) {
     assert_eq!(back.decision, trace.decision);
@@ -176,7 +195,7 @@ fn assert_survived(back: &Trace, trace: &Trace) {
     assert_eq!((&back.labels, &back.answer_pattern), (&trace.labels, &trace.answer_pattern));
     assert_eq!((&back.tags, &back.caller_ref, &back.key), (&trace.tags, &trace.caller_ref, &trace.key));
     assert_eq!(back.attempts, trace.attempts);
-    assert_eq!((back.status, back.hold, back.bill), (trace.status, trace.hold, trace.bill));
+    assert_eq!((back.status, &back.hold, back.bill), (trace.status, &trace.hold, trace.bill));
     assert_eq!((back.at, back.total_us, back.decide_us), (trace.at, trace.total_us, trace.decide_us));
 }
 

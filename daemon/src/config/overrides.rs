@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use pointsman_router::ids::ModelName;
 
 use super::checked::Registration;
+use crate::audit::Entry;
 
 /// What was changed of one model at run time: the whole state, so the latest one saved counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,9 +53,9 @@ pub trait OverrideStore: Send + Sync + fmt::Debug {
     /// [`OverrideStoreError`] when they cannot be read.
     fn load(&self) -> Result<Vec<Override>, OverrideStoreError>;
 
-    /// Keeps one; returns once it is durable.
+    /// Keeps one, and in the audit chain who changed it; returns once both are durable.
     ///
     /// # Errors
     /// [`OverrideStoreError`] when it may not be durable.
-    fn save(&self, change: Override) -> BoxFuture<'_, Result<(), OverrideStoreError>>;
+    fn save(&self, change: Override, entry: Entry) -> BoxFuture<'_, Result<(), OverrideStoreError>>;
 }

@@ -110,6 +110,16 @@ pub enum Reason {
     KeyReused,
     /// The daemon stopped in the middle of the request with this idempotency key.
     KeyCrashed,
+    /// No valid key came with the request.
+    Unauthenticated,
+    /// The key lacks the scope.
+    ScopeMissing,
+    /// No key has this id.
+    UnknownKey,
+    /// The key is revoked or expired.
+    KeyInactive,
+    /// There is no room for another key.
+    KeysFull,
     /// A fault of the daemon.
     Internal,
 }
@@ -124,7 +134,10 @@ impl Reason {
             | Self::Pruned
             | Self::UnknownModel
             | Self::UnknownPolicy
-            | Self::UnknownBudget => Code::NotFound,
+            | Self::UnknownBudget
+            | Self::UnknownKey => Code::NotFound,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::ScopeMissing => Code::PermissionDenied,
             Self::ModelExists | Self::KeyReused => Code::AlreadyExists,
             Self::NoModel
             | Self::BudgetFixed
@@ -138,7 +151,9 @@ impl Reason {
             | Self::Unevaluated
             | Self::GateFailed
             | Self::ArtifactSchema
-            | Self::ArtifactDamaged => Code::FailedPrecondition,
+            | Self::ArtifactDamaged
+            | Self::KeyInactive
+            | Self::KeysFull => Code::FailedPrecondition,
             Self::BudgetExhausted | Self::RequestCap | Self::RateLimited | Self::Overloaded => {
                 Code::ResourceExhausted
             }
@@ -185,6 +200,11 @@ impl Reason {
             Self::StoreDown => "STORE_DOWN",
             Self::KeyReused => "IDEMPOTENCY_KEY_REUSED",
             Self::KeyCrashed => "IDEMPOTENCY_KEY_CRASHED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::ScopeMissing => "SCOPE_MISSING",
+            Self::UnknownKey => "UNKNOWN_KEY",
+            Self::KeyInactive => "KEY_INACTIVE",
+            Self::KeysFull => "KEYS_FULL",
             Self::Internal => "INTERNAL",
         }
     }
@@ -375,6 +395,11 @@ impl From<RouteError> for Refusal {
             RouteError::DeadlineExceeded { trace } => of_trace(Reason::DeadlineExceeded, message, &trace),
         }
     }
+}
+
+/// The daemon has more to do than it can; the same may pass shortly.
+pub(super) fn overloaded(message: &str) -> Refusal {
+    Refusal::new(Reason::Overloaded, message).retry_after(OVERLOAD_RETRY)
 }
 
 /// A caller that is faster than its limit on this; without a wait no wait would help.

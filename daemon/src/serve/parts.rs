@@ -21,8 +21,10 @@ use super::transport::Services;
 use crate::backends::Loaded;
 use crate::booking;
 use crate::clock::{OsSeeds, SystemClock};
-use crate::config::{self, Config, Pacing, PolicyChoice, PolicyConfig, Store};
+use crate::config::{self, Config, Keys, Pacing, PolicyChoice, PolicyConfig, Store};
 use crate::feedback::FeedbackDesk;
+use crate::keyring::{KeyLimits, Keyring};
+use crate::keys::HashKey;
 use crate::learning::{Artifact, Learning, Opening, Teacher};
 use crate::money::{BudgetLedger, Configured, UNBUDGETED};
 use crate::pacing::BudgetPacer;
@@ -32,6 +34,7 @@ use crate::reports::Reports;
 use crate::retention::Retention;
 use crate::rpc::admin::Administration;
 use crate::rpc::budgets::Budgets;
+use crate::rpc::door::Door;
 use crate::rpc::feedback::Verdicts;
 use crate::rpc::idempotency::Idempotency;
 use crate::rpc::policy::Policies;
@@ -70,6 +73,8 @@ pub(super) struct Parts {
     pub(super) trainer: Trainer,
     pub(super) evaluator: Evaluator,
     pub(super) retraining: Retraining,
+    keyring: Arc<Keyring>,
+    demands_keys: bool,
     state_dir: PathBuf,
     keeps: Store,
     departing_share: f64,
@@ -108,11 +113,9 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
 
     let (tell_feedback, feedback) = mpsc::channel(LESSONS_MAX);
     let ledger = LedgerStore::open(&config.server.state_dir.join("ledger.db"), Some(tell_feedback)).await?;
+    let keyring = open_keyring(&config, &ledger, &*clock).await?;
     let (traces, committed) = open_traces(&config, &ledger).await?;
-    let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
-    let booked = booking::catch_up(name, &traces, &ledger, clock.now()).await?;
-    let configured = Configured { main: config.budget.clone(), others: config.budgets.clone() };
-    let budget = Arc::new(BudgetLedger::open(ledger.clone(), configured, Arc::clone(&clock)).await?);
+    let (budget, booked) = open_budgets(&config, (&traces, &ledger), &clock).await?;
 
     let registry = Arc::new(Registry::open(backends, models, Arc::new(ledger.clone()))?);
     let state_dir =
@@ -124,7 +127,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let stores = (traces.clone(), ledger.clone());
     let (teacher, learning) = Teacher::open(opening, stores, Arc::clone(&clock)).await?;
 
-    let limits: Arc<dyn LimitSource> = Arc::new(config.limits);
+    let limits: Arc<dyn LimitSource> = Arc::new(KeyLimits { keyring: keyring.clone(), default: config.limits });
     let pacing = config.budget.as_ref().map_or(Pacing::Off, |budget| budget.pacing);
     let pacer = Arc::new(BudgetPacer::new(Arc::clone(&budget), pacing));
     let ports = Ports {
@@ -151,10 +154,12 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let parts = Parts {
         reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), pools, time, secret)),
         router: Arc::new(Router::new(config.settings.clone(), ports)),
-        traffic: Traffic::default(),
+        traffic: Traffic::new(config.server.requests_max),
         retraining: Retraining::open(trainer.clone(), evaluator.clone(), due).await?,
         trainer,
         evaluator,
+        keyring,
+        demands_keys: config.auth.keys == Keys::Required,
         state_dir,
         keeps: config.store,
         departing_share: config.learning.departing_share,
@@ -170,6 +175,32 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         learning,
     };
     Ok(Opened { parts, teacher, feedback, committed, booked })
+}
+
+/// Books what is committed, then opens the budgets; the place up to which everything is booked.
+async fn open_budgets(
+    config: &Config,
+    (traces, ledger): (&TraceStore, &LedgerStore),
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<BudgetLedger>, u64), ServeError> {
+    let main = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
+    let booked = booking::catch_up(main, traces, ledger, clock.now()).await?;
+    let configured = Configured { main: config.budget.clone(), others: config.budgets.clone() };
+    Ok((Arc::new(BudgetLedger::open(ledger.clone(), configured, Arc::clone(clock)).await?), booked))
+}
+
+/// The keys of callers. Where they are demanded and none may administrate, only the command line can make one.
+async fn open_keyring(
+    config: &Config,
+    ledger: &LedgerStore,
+    clock: &dyn Clock,
+) -> Result<Arc<Keyring>, ServeError> {
+    let hash_key = HashKey::new(&config::key_secret(&config.server.state_dir)?);
+    let keyring = Keyring::open(ledger.clone(), hash_key).await?;
+    if config.auth.keys == Keys::Required && !keyring.has_admin(clock.now()) {
+        tracing::warn!("keys are required and none may administrate, make one with `pointsmand keys create`");
+    }
+    Ok(Arc::new(keyring))
 }
 
 /// The trace store, in which no place is given that the ledger has seen already: a power cut may have
@@ -261,6 +292,11 @@ impl Parts {
             clock: Arc::clone(&clock),
         };
         Services {
+            door: Door {
+                keyring: Arc::clone(&self.keyring),
+                demands_keys: self.demands_keys,
+                clock: Arc::clone(&clock),
+            },
             routing: Routing {
                 router: Arc::clone(&self.router),
                 pools: Arc::clone(&pools),
@@ -295,6 +331,8 @@ impl Parts {
             administration: Administration {
                 registry: Arc::clone(&self.registry),
                 budgets: Budgets { ledger: Arc::clone(&self.budget), clock: Arc::clone(&clock) },
+                keyring: Arc::clone(&self.keyring),
+                ledger: self.ledger.clone(),
                 clock,
                 traffic,
             },

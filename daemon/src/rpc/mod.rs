@@ -22,6 +22,7 @@ pub mod permits;
 pub mod policy;
 mod promotion;
 pub mod reading;
+mod refusals;
 mod report;
 pub mod router;
 pub mod stats;

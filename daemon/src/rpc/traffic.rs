@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::status::{Reason, Refusal, overloaded};
+use super::refusals::overloaded;
+use super::status::{Reason, Refusal};
 
 /// A cheap handle to the count of requests under way.
 #[derive(Debug, Clone)]

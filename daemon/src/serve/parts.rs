@@ -43,6 +43,7 @@ use crate::store::artifacts::ArtifactStore;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore};
 use crate::store::lock::StateLock;
 use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
+use crate::store::{Durability, StoreError};
 use crate::training::evaluate::Evaluator;
 use crate::training::import::Importer;
 use crate::training::known::KnownPolicies;
@@ -104,7 +105,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let artifact = artifact(secret);
 
     let (tell_feedback, feedback) = mpsc::channel(LESSONS_MAX);
-    let ledger = LedgerStore::open(&config.server.state_dir.join("ledger.db"), Some(tell_feedback)).await?;
+    let ledger = open_ledger(&config, tell_feedback).await?;
     let (traces, committed) = open_traces(&config, &ledger).await?;
     let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
     let booked = booking::catch_up(name, &traces, &ledger, clock.now()).await?;
@@ -165,6 +166,18 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         learning,
     };
     Ok(Opened { parts, teacher, feedback, committed, booked })
+}
+
+async fn open_ledger(
+    config: &Config,
+    tell_feedback: mpsc::Sender<FeedbackCommitted>,
+) -> Result<LedgerStore, StoreError> {
+    let path = config.server.state_dir.join("ledger.db");
+    if config.store.ledger_synced {
+        return LedgerStore::open(&path, Some(tell_feedback)).await;
+    }
+    tracing::warn!("a power cut will lose acknowledged rows, as {} wants", config::LOSE_ACKNOWLEDGED_ROWS);
+    LedgerStore::open_as(&path, Durability::Normal, Some(tell_feedback)).await
 }
 
 /// The trace store, in which no place is given that the ledger has seen already: a power cut may have

@@ -14,7 +14,8 @@ use crate::wire::timestamp;
 pub fn to_wire(evaluation: &Evaluation) -> v1::Evaluation {
     let Evaluation { estimates, on_policy, gain, evidence, settings, .. } = evaluation;
     // A log without a single row of the candidate's own has no self-normalised estimate: absent, and no NaN.
-    let told = |estimate: &Estimate| estimate.value.is_finite().then(|| estimate_to_wire(estimate, settings.delta));
+    let told =
+        |estimate: &Estimate| estimate.value.is_finite().then(|| estimate_to_wire(estimate, settings.delta));
     let singles: Vec<v1::SingleValue> =
         evaluation.singles.iter().map(|single| single_to_wire(single, settings.delta)).collect();
     v1::Evaluation {

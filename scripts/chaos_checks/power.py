@@ -1,0 +1,196 @@
+"""A simulated power cut: strace records what a daemon does to its folder under load, and the folder is rebuilt as a cut at
+some moment could have left it (see syscalls.py).
+
+Half of the moments are right after an acknowledgement, the others fall on any call. At each, a daemon starts on what is
+left, serves, and stops; whatever was acknowledged before is in `ledger.db`, the books balance, and `pointsmand verify` says
+equal. At more of them, `ledger.db` alone is opened and read. Traces may lose their last rows; feedback on those stays.
+
+The control run does the same to a ledger that does not sync its commits, and must lose acknowledged rows: otherwise nothing
+was shown.
+"""
+
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from pointsman.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc, types_pb2
+
+from . import promises, syscalls
+from .checks import Checks
+from .daemon import Daemon, last_lines, verify, write_config
+from .load import Load, Told
+
+# Cuts after which a daemon starts, cuts after which the ledger alone is read, and the recorded load in seconds.
+FULL = (200, 600, 20.0)
+QUICK = (15, 60, 4.0)
+# A debug build alone hears it; daemon/src/config/layers.rs has its meaning.
+LOSE_ROWS = {"POINTSMAN_CHAOS_LOSE_ACKNOWLEDGED_ROWS_AT_A_POWER_CUT": "yes, lose them"}
+LOSES_ROWS = "a power cut will lose acknowledged rows"
+KEYS_LOOKED_AT = 5
+TIMEOUT_S = 30
+
+
+@dataclass
+class Recording:
+    """What was done to the folder, and what clients were told meanwhile."""
+
+    state: Path
+    events: list[syscalls.Event]
+    told: Told
+    faults: list[str]
+
+
+def run(checks: Checks, pointsmand: Path, home: Path, rng: random.Random, quick: bool) -> None:
+    if not shutil.which("strace"):
+        checks.miss("power", "strace is not installed; on Debian: apt-get install strace")
+        return
+    if subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode != 0:
+        checks.miss("power", "strace may not trace here; allow ptrace")
+        return
+    started, read, seconds = QUICK if quick else FULL
+    recording = record(pointsmand, home / "synced", rng, seconds)
+    checks.check("power: recording", recording.faults, figures(recording))
+    cut_and_start(checks, pointsmand, home, recording, rng, started)
+    lost, looked_at = rows_lost(home, recording, rng, read)
+    checks.check("power: ledger.db alone", lost, f"{looked_at} acknowledged rows looked for after {read} cuts")
+
+    control = record(pointsmand, home / "unsynced", rng, seconds, {**os.environ, **LOSE_ROWS})
+    if LOSES_ROWS not in (home / "unsynced" / "daemon.log").read_text():
+        checks.skip("power: control run without syncs", "only a debug build can leave the ledger unsynced")
+        return
+    lost, looked_at = rows_lost(home, control, rng, read)
+    faults = [] if lost else ["nothing was lost without syncs, so nothing was shown with them"]
+    figure = f"{len(lost)} of {looked_at} acknowledged rows lost, as it must be"
+    checks.check("power: control run without syncs", faults, figure)
+
+
+def record(pointsmand: Path, home: Path, rng: random.Random, seconds: float, environment=None) -> Recording:
+    """Runs a daemon on an empty folder under load until a clean stop."""
+    home.mkdir()
+    write_config(home, main_usd="10", team_usd="0.02")
+    state, log, told, faults = home / "state", home / "strace.log", Told(), []
+    with Daemon(pointsmand, home, state, before=syscalls.strace(log), environment=environment) as daemon:
+        with daemon.channel() as channel:
+            load = Load(channel, told, rng, ["t0", "t1", "t2"])
+            time.sleep(seconds)
+            load.stop()
+        if daemon.stop() != 0:
+            faults.append(f"the recorded daemon did not stop: {last_lines(daemon.log)}")
+    events, unseen = syscalls.read(log, state)
+    log.unlink()
+    return Recording(state, events, told, faults + unseen + told.faults)
+
+
+def figures(recording: Recording) -> str:
+    kinds = Counter(event.what for event in recording.events)
+    moved = sum(event.what == "synced" and event.path.endswith("/ledger.db") for event in recording.events)
+    acked = len(recording.told.acked)
+    return f"{kinds['written']} writes, {kinds['synced']} syncs, {moved} of ledger.db itself, {acked} feedback acknowledged"
+
+
+def moments(recording: Recording, rng: random.Random, count: int) -> list[float]:
+    """When to cut, in order."""
+    acks = [ack.at for ack in recording.told.acked.values()]
+    ends = [event.ended for event in recording.events]
+    return sorted(rng.choice(acks) if number % 2 else rng.choice(ends) for number in range(count))
+
+
+def cuts(recording: Recording, rng: random.Random, count: int, to: Path):
+    """The folder after each of some cuts: when it was, and how it was chosen."""
+    disk, done = syscalls.Disk(recording.state), 0
+    for at in moments(recording, rng, count):
+        while done < len(recording.events) and recording.events[done].ended <= at:
+            disk.do(recording.events[done])
+            done += 1
+        under_way = [event for event in recording.events[done:] if event.began < at]
+        how = disk.rebuild(to, under_way, rng)
+        yield at, how
+        shutil.rmtree(to)
+
+
+def cut_and_start(
+    checks: Checks, pointsmand: Path, home: Path, recording: Recording, rng: random.Random, count: int
+) -> None:
+    write_config(home, main_usd="10", team_usd="0.02")
+    state, told = home / "cut", recording.told
+    rows, money, ends = [], [], []
+    orphans = looked_at = 0
+    began = time.monotonic()
+    for number, (at, how) in enumerate(cuts(recording, rng, count, state)):
+        cut = f"cut {number} ({how})"
+        try:
+            with Daemon(pointsmand, home, state) as daemon:
+                with daemon.channel() as channel:
+                    keys = sorted((one for one in told.keyed.values() if one[2] < at), key=lambda one: one[2])
+                    found = promises.money_faults(channel, told, at)
+                    found += promises.key_faults(channel, keys[-KEYS_LOOKED_AT:])
+                    money += [f"{cut}: {fault}" for fault in found]
+                    serve(channel)
+                if daemon.stop() != 0:
+                    ends.append(f"{cut}: the stop was not clean: {last_lines(daemon.log)}")
+        except Exception as error:
+            ends.append(f"{cut}: {type(error).__name__}: {error}")
+            continue
+        ends += [f"{cut}: {fault}" for fault in verify(pointsmand, home, state)]
+        lost, looked_for, without_trace = missing(state / "ledger.db", told, at)
+        rows += [f"{cut}: {fault}" for fault in lost]
+        looked_at, orphans = looked_at + looked_for, orphans + without_trace
+    ends += [line for line in (home / "daemon.log").read_text(errors="replace").splitlines() if "panicked" in line]
+    took = time.monotonic() - began
+    figure = f"{looked_at} rows looked for after {count} cuts, {orphans} of them without their trace, {took:.0f} s"
+    checks.check("power: acknowledged feedback", rows, figure)
+    checks.check("power: money and keys", money, f"{len(told.costs)} costs and {len(told.keyed)} keys at the end")
+    checks.check("power: start, service, clean stop, verify", ends, f"equal after {count} cuts")
+
+
+def serve(channel) -> None:
+    """What is left goes on serving: a request and its feedback."""
+    spec = types_pb2.RequestSpec(
+        prompt="the jury after the cut", answer_kind=types_pb2.ANSWER_KIND_LABEL, models_allowed=["left"], output_tokens_max=32
+    )
+    reply = router_pb2_grpc.RouterServiceStub(channel).Route(router_pb2.RouteRequest(request=spec), timeout=TIMEOUT_S)
+    given = feedback_pb2.Feedback(decision_id=reply.decision_id, correct=True, source="after")
+    feedback_pb2_grpc.FeedbackServiceStub(channel).SubmitFeedback(
+        feedback_pb2.SubmitFeedbackRequest(feedback=given), timeout=TIMEOUT_S
+    )
+
+
+def rows_lost(home: Path, recording: Recording, rng: random.Random, count: int) -> tuple[list[str], int]:
+    """What `ledger.db` alone has lost after some cuts, and how many rows were looked for."""
+    lost, looked_at = [], 0
+    for number, (at, how) in enumerate(cuts(recording, rng, count, home / "cut")):
+        found, looked_for, _ = missing(home / "cut" / "ledger.db", recording.told, at)
+        lost += [f"cut {number} ({how}): {fault}" for fault in found]
+        looked_at += looked_for
+    return lost, looked_at
+
+
+def missing(ledger: Path, told: Told, at: float) -> tuple[list[str], int, int]:
+    """Acknowledged feedback that the ledger has not, how many were looked for, and how many have no trace."""
+    wanted = promises.all_until(told, at)
+    if not wanted:
+        return [], 0, 0
+    opened = sqlite3.connect(ledger)
+    try:
+        query = "SELECT seq, decision, source, score, orphan FROM feedback"
+        rows = {seq: (str(uuid.UUID(bytes=decision)), *rest) for seq, decision, *rest in opened.execute(query)}
+        sound = opened.execute("PRAGMA integrity_check").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        rows, sound = {}, str(error)
+    opened.close()
+    lost = [] if sound == "ok" else [f"ledger.db is damaged: {sound}"]
+    orphans = 0
+    for (decision, source), ack in wanted:
+        found = rows.get(ack.sequence)
+        if found is None or found[:3] != (decision, source, ack.score):
+            lost.append(f"feedback {ack.sequence} on {decision} is gone: {found}")
+        else:
+            orphans += found[3]
+    return lost, len(wanted), orphans

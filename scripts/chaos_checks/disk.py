@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from . import power, promises
+from . import promises
 from .checks import Checks
 from .daemon import Daemon, last_lines, verify, write_config
 from .load import USUAL, Load, Told
@@ -55,7 +55,7 @@ def fill_and_free(checks: Checks, pointsmand: Path, home: Path, rng: random.Rand
     with Daemon(pointsmand, home, state) as daemon:
         with daemon.channel() as channel:
             load = Load(channel, told, rng, teams, usual)
-            filled = wait_for(lambda: told.refusals["STORE_DOWN"] > 0, FILLED_WITHIN_S)
+            filled = promises.wait_for(lambda: told.refusals["STORE_DOWN"] > 0, FILLED_WITHIN_S)
             before = len(told.acked)
             time.sleep(full_s)
             load.stop()
@@ -65,7 +65,7 @@ def fill_and_free(checks: Checks, pointsmand: Path, home: Path, rng: random.Rand
                 ends.append(f"the daemon ended on the full disk: {last_lines(daemon.log)}")
             while_full, acked_full = told.refusals.copy(), len(told.acked) - before
             mount(state, f"remount,size={LARGE}")
-            back = wait_for(lambda: serves(channel), BACK_WITHIN_S)
+            back = promises.wait_for(lambda: serves(channel), BACK_WITHIN_S)
             if back is None:
                 ends.append(f"no service within {BACK_WITHIN_S:.0f} s of there being room: {last_lines(daemon.log)}")
             load = Load(channel, told, rng, teams, usual)
@@ -111,7 +111,7 @@ def ended_while_full(pointsmand: Path, home: Path, rng: random.Random, clients: 
         ballast = state / "ballast"
         fill(ballast)
         refused = told.refusals["STORE_DOWN"]
-        if wait_for(lambda: told.refusals["STORE_DOWN"] > refused, FILLED_WITHIN_S) is None:
+        if promises.wait_for(lambda: told.refusals["STORE_DOWN"] > refused, FILLED_WITHIN_S) is None:
             faults.append("nobody was refused beside the ballast")
         daemon.kill()
         load.join()
@@ -135,17 +135,7 @@ def fill(file: Path) -> None:
 
 def serves(channel: grpc.Channel) -> bool:
     try:
-        power.serve(channel)
+        promises.serve(channel)
     except grpc.RpcError:
         return False
     return True
-
-
-def wait_for(holds, limit_s: float) -> float | None:
-    """Seconds until it held; none where it did not in time."""
-    began = time.monotonic()
-    while not holds():
-        if time.monotonic() - began > limit_s:
-            return None
-        time.sleep(0.01)
-    return time.monotonic() - began

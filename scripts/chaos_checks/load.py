@@ -20,7 +20,8 @@ CALL_TIMEOUT_S = 20
 WORDS = ["contract", "clause", "jury", "pointer", "mutex", "array"]
 POOLS = [["left", "right"], ["left", "right"], ["left", "flaky"], ["right", "brick"], ["left", "snail"], []]
 SOURCES = ["user", "judge"]
-SCORES = [0.0, 0.25, 0.5, 0.75, 1.0]
+# Mostly plain verdicts: a training learns from those.
+SCORES = [0.0, 1.0, 0.0, 1.0, 0.5]
 # Refusals that are right under this load: no money, models that fail, a daemon that was told to end.
 USUAL = frozenset({"DRAINING", "BUDGET_EXHAUSTED", "MODELS_FAILED", "NO_MODEL", "NO_USABLE_ANSWER"})
 

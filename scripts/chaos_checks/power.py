@@ -3,7 +3,7 @@ some moment could have left it (see syscalls.py).
 
 Half of the moments are right after an acknowledgement, the others fall on any call. At each, a daemon starts on what is
 left, serves, and stops; whatever was acknowledged before is in `ledger.db`, the books balance, and `pointsmand verify` says
-equal. At more of them, `ledger.db` alone is opened and read. Traces may lose their last rows; feedback on those stays.
+equal; a policy that was trained is whole. At more of them, `ledger.db` alone is opened and read. Traces may lose their last rows; feedback on those stays.
 
 The control run does the same to a ledger that does not sync its commits, and must lose acknowledged rows: otherwise nothing
 was shown.
@@ -20,16 +20,21 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pointsman.v1 import feedback_pb2, feedback_pb2_grpc, router_pb2, router_pb2_grpc, types_pb2
+from pointsman.v1 import policy_pb2, policy_pb2_grpc
 
 from . import promises, syscalls
 from .checks import Checks
 from .daemon import Daemon, last_lines, verify, write_config
 from .load import Load, Told
 
-# Cuts after which a daemon starts, cuts after which the ledger alone is read, and the recorded load in seconds.
+# Cuts after which a daemon starts, cuts after which the ledger alone is read, and for how many seconds the recorded load
+# goes on after a training.
 FULL = (200, 600, 20.0)
-QUICK = (15, 60, 4.0)
+QUICK = (15, 60, 2.0)
+# Feedback that is acknowledged before a policy is trained, and how long it may take to have it.
+JUDGED_TO_TRAIN = 200
+JUDGED_WITHIN_S = 60.0
+TRAIN_TIMEOUT_S = 120
 # A debug build alone hears it; daemon/src/config/layers.rs has its meaning.
 LOSE_ROWS = {"POINTSMAN_CHAOS_LOSE_ACKNOWLEDGED_ROWS_AT_A_POWER_CUT": "yes, lose them"}
 LOSES_ROWS = "a power cut will lose acknowledged rows"
@@ -44,6 +49,8 @@ class Recording:
     state: Path
     events: list[syscalls.Event]
     told: Told
+    # The version of a policy that was trained and made the shadow, and when that was acknowledged.
+    shadow: tuple[str, float] | None
     faults: list[str]
 
 
@@ -72,20 +79,38 @@ def run(checks: Checks, pointsmand: Path, home: Path, rng: random.Random, quick:
 
 
 def record(pointsmand: Path, home: Path, rng: random.Random, seconds: float, environment=None) -> Recording:
-    """Runs a daemon on an empty folder under load until a clean stop."""
+    """Runs a daemon on an empty folder under load until a clean stop; trains on the way, but for the control run."""
     home.mkdir()
     write_config(home, main_usd="10", team_usd="0.02")
     state, log, told, faults = home / "state", home / "strace.log", Told(), []
     with Daemon(pointsmand, home, state, before=syscalls.strace(log), environment=environment) as daemon:
         with daemon.channel() as channel:
             load = Load(channel, told, rng, ["t0", "t1", "t2"])
+            judged = 0 if environment else JUDGED_TO_TRAIN
+            if promises.wait_for(lambda: len(told.acked) >= judged, JUDGED_WITHIN_S) is None:
+                faults.append(f"only {len(told.acked)} feedback acknowledged within {JUDGED_WITHIN_S:.0f} s")
+            shadow = None if environment else (train(channel), time.time())
             time.sleep(seconds)
             load.stop()
         if daemon.stop() != 0:
             faults.append(f"the recorded daemon did not stop: {last_lines(daemon.log)}")
     events, unseen = syscalls.read(log, state)
     log.unlink()
-    return Recording(state, events, told, faults + unseen + told.faults)
+    return Recording(state, events, told, shadow, faults + unseen + told.faults)
+
+
+def train(channel) -> str:
+    """Makes a candidate of what was judged so far, and the running policy's shadow of it; its version."""
+    stub = policy_pb2_grpc.PolicyServiceStub(channel)
+    *_, last = stub.Train(policy_pb2.TrainRequest(), timeout=TRAIN_TIMEOUT_S)
+    set_shadow(channel, last.policy.version)
+    return last.policy.version
+
+
+def set_shadow(channel, version: str) -> None:
+    """Reads the policy's file, so it must be there and whole."""
+    request = policy_pb2.SetShadowRequest(version=version)
+    policy_pb2_grpc.PolicyServiceStub(channel).SetShadow(request, timeout=TIMEOUT_S)
 
 
 def figures(recording: Recording) -> str:
@@ -98,6 +123,9 @@ def figures(recording: Recording) -> str:
 def moments(recording: Recording, rng: random.Random, count: int) -> list[float]:
     """When to cut, in order."""
     acks = [ack.at for ack in recording.told.acked.values()]
+    if recording.shadow:
+        # One cut in ten or so is right after it.
+        acks += [recording.shadow[1]] * (len(acks) // 4)
     ends = [event.ended for event in recording.events]
     return sorted(rng.choice(acks) if number % 2 else rng.choice(ends) for number in range(count))
 
@@ -121,7 +149,7 @@ def cut_and_start(
     write_config(home, main_usd="10", team_usd="0.02")
     state, told = home / "cut", recording.told
     rows, money, ends = [], [], []
-    orphans = looked_at = 0
+    orphans = looked_at = after_training = 0
     began = time.monotonic()
     for number, (at, how) in enumerate(cuts(recording, rng, count, state)):
         cut = f"cut {number} ({how})"
@@ -132,7 +160,10 @@ def cut_and_start(
                     found = promises.money_faults(channel, told, at)
                     found += promises.key_faults(channel, keys[-KEYS_LOOKED_AT:])
                     money += [f"{cut}: {fault}" for fault in found]
-                    serve(channel)
+                    promises.serve(channel)
+                    if recording.shadow and recording.shadow[1] < at:
+                        after_training += 1
+                        set_shadow(channel, recording.shadow[0])
                 if daemon.stop() != 0:
                     ends.append(f"{cut}: the stop was not clean: {last_lines(daemon.log)}")
         except Exception as error:
@@ -147,19 +178,8 @@ def cut_and_start(
     figure = f"{looked_at} rows looked for after {count} cuts, {orphans} of them without their trace, {took:.0f} s"
     checks.check("power: acknowledged feedback", rows, figure)
     checks.check("power: money and keys", money, f"{len(told.costs)} costs and {len(told.keyed)} keys at the end")
-    checks.check("power: start, service, clean stop, verify", ends, f"equal after {count} cuts")
-
-
-def serve(channel) -> None:
-    """What is left goes on serving: a request and its feedback."""
-    spec = types_pb2.RequestSpec(
-        prompt="the jury after the cut", answer_kind=types_pb2.ANSWER_KIND_LABEL, models_allowed=["left"], output_tokens_max=32
-    )
-    reply = router_pb2_grpc.RouterServiceStub(channel).Route(router_pb2.RouteRequest(request=spec), timeout=TIMEOUT_S)
-    given = feedback_pb2.Feedback(decision_id=reply.decision_id, correct=True, source="after")
-    feedback_pb2_grpc.FeedbackServiceStub(channel).SubmitFeedback(
-        feedback_pb2.SubmitFeedbackRequest(feedback=given), timeout=TIMEOUT_S
-    )
+    figure = f"equal after {count} cuts, the trained policy there after {after_training}"
+    checks.check("power: start, service, clean stop, verify", ends, figure)
 
 
 def rows_lost(home: Path, recording: Recording, rng: random.Random, count: int) -> tuple[list[str], int]:

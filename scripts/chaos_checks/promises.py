@@ -3,7 +3,15 @@
 import time
 
 import grpc
-from pointsman.v1 import admin_pb2_grpc, budget_pb2, feedback_pb2, feedback_pb2_grpc, router_pb2_grpc
+from pointsman.v1 import (
+    admin_pb2_grpc,
+    budget_pb2,
+    feedback_pb2,
+    feedback_pb2_grpc,
+    router_pb2,
+    router_pb2_grpc,
+    types_pb2,
+)
 
 from .load import Ack, Told, error_info
 
@@ -86,3 +94,28 @@ def all_until(told: Told, until: float = float("inf")) -> list[FEEDBACK]:
 
 def now() -> float:
     return time.time()
+
+
+def serve(channel: grpc.Channel) -> None:
+    """Asks for the plainest service: a request and its feedback."""
+    spec = types_pb2.RequestSpec(
+        prompt="the jury of the clause",
+        answer_kind=types_pb2.ANSWER_KIND_LABEL,
+        models_allowed=["left"],
+        output_tokens_max=32,
+    )
+    reply = router_pb2_grpc.RouterServiceStub(channel).Route(router_pb2.RouteRequest(request=spec), timeout=TIMEOUT_S)
+    given = feedback_pb2.Feedback(decision_id=reply.decision_id, correct=True, source="after")
+    feedback_pb2_grpc.FeedbackServiceStub(channel).SubmitFeedback(
+        feedback_pb2.SubmitFeedbackRequest(feedback=given), timeout=TIMEOUT_S
+    )
+
+
+def wait_for(holds, limit_s: float) -> float | None:
+    """Seconds until it held; none where it did not in time."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > limit_s:
+            return None
+        time.sleep(0.01)
+    return time.monotonic() - began

@@ -44,9 +44,9 @@ TIMEOUT_S = 30
 
 @dataclass
 class Recording:
-    """What was done to the folder, and what clients were told meanwhile."""
+    """What was done to the folder that holds the state folder, and what clients were told meanwhile."""
 
-    state: Path
+    home: Path
     events: list[syscalls.Event]
     told: Told
     # The version of a policy that was trained and made the shadow, and when that was acknowledged.
@@ -94,9 +94,9 @@ def record(pointsmand: Path, home: Path, rng: random.Random, seconds: float, env
             load.stop()
         if daemon.stop() != 0:
             faults.append(f"the recorded daemon did not stop: {last_lines(daemon.log)}")
-    events, unseen = syscalls.read(log, state)
+    events, unseen = syscalls.read(log, home)
     log.unlink()
-    return Recording(state, events, told, shadow, faults + unseen + told.faults)
+    return Recording(home, events, told, shadow, faults + unseen + told.faults)
 
 
 def train(channel) -> str:
@@ -132,7 +132,7 @@ def moments(recording: Recording, rng: random.Random, count: int) -> list[float]
 
 def cuts(recording: Recording, rng: random.Random, count: int, to: Path):
     """The folder after each of some cuts: when it was, and how it was chosen."""
-    disk, done = syscalls.Disk(recording.state), 0
+    disk, done = syscalls.Disk(recording.home), 0
     for at in moments(recording, rng, count):
         while done < len(recording.events) and recording.events[done].ended <= at:
             disk.do(recording.events[done])
@@ -147,11 +147,11 @@ def cut_and_start(
     checks: Checks, pointsmand: Path, home: Path, recording: Recording, rng: random.Random, count: int
 ) -> None:
     write_config(home, main_usd="10", team_usd="0.02")
-    state, told = home / "cut", recording.told
+    state, told = home / "cut" / "state", recording.told
     rows, money, ends = [], [], []
     orphans = looked_at = after_training = 0
     began = time.monotonic()
-    for number, (at, how) in enumerate(cuts(recording, rng, count, state)):
+    for number, (at, how) in enumerate(cuts(recording, rng, count, home / "cut")):
         cut = f"cut {number} ({how})"
         try:
             with Daemon(pointsmand, home, state) as daemon:
@@ -186,7 +186,7 @@ def rows_lost(home: Path, recording: Recording, rng: random.Random, count: int) 
     """What `ledger.db` alone has lost after some cuts, and how many rows were looked for."""
     lost, looked_at = [], 0
     for number, (at, how) in enumerate(cuts(recording, rng, count, home / "cut")):
-        found, looked_for, _ = missing(home / "cut" / "ledger.db", recording.told, at)
+        found, looked_for, _ = missing(home / "cut" / "state" / "ledger.db", recording.told, at)
         lost += [f"cut {number} ({how}): {fault}" for fault in found]
         looked_at += looked_for
     return lost, looked_at
@@ -197,6 +197,8 @@ def missing(ledger: Path, told: Told, at: float) -> tuple[list[str], int, int]:
     wanted = promises.all_until(told, at)
     if not wanted:
         return [], 0, 0
+    if not ledger.is_file():
+        return [f"feedback {ack.sequence} is gone with its file" for _, ack in wanted], len(wanted), 0
     opened = sqlite3.connect(ledger)
     try:
         query = "SELECT seq, decision, source, score, orphan FROM feedback"

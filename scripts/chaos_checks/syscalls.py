@@ -1,4 +1,4 @@
-"""What strace saw a daemon do to its state folder, and the folder as a power cut at any moment could have left it.
+"""What strace saw a daemon do in a folder, and the folder as a power cut at any moment could have left it.
 
 The disk that is simulated is the worst that POSIX allows, but for two things that SQLite builds upon as well: a sector of
 512 bytes is old or new and never a mixture, and bytes beside those that were written stay as they were. What was synced
@@ -136,8 +136,9 @@ def _event(times, name, arguments, result, opened, where) -> Event | str | None:
 
 @dataclass
 class File:
-    """What is certainly on the disk, and what was asked for since."""
+    """What is certainly on the disk, and what was asked for since. A folder is a file without content."""
 
+    is_folder: bool = False
     certain: bytearray = field(default_factory=bytearray)
     open: list[Event] = field(default_factory=list)
 
@@ -162,7 +163,8 @@ class Disk:
             elif what == "truncated":
                 self.names[path].open.append(event)
         elif what == "mkdir":
-            self.open.append((event, None))
+            self.names[path] = File(is_folder=True)
+            self.open.append((event, self.names[path]))
         elif what == "rename":
             self.names[event.to] = self.names.pop(path)
             self.open.append((event, self.names[event.to]))
@@ -178,8 +180,8 @@ class Disk:
             self._sync(event)
 
     def _sync(self, sync: Event) -> None:
-        if sync.path in self.names:
-            file = self.names[sync.path]
+        file = self.names.get(sync.path)
+        if file and not file.is_folder:
             for event in file.open:
                 if event.ended <= sync.began:
                     change(file.certain, event)
@@ -202,14 +204,20 @@ class Disk:
             rename(names, event, file)
         mood = rng.choice(["dropped", "kept", "mixed", "mixed", "torn", "torn"])
         to.mkdir(mode=0o700)
-        (to / "policies").mkdir(mode=0o700)
-        for path, file in names.items():
+        for path, file in sorted(names.items()):
+            place = to / Path(path).relative_to(self.folder)
+            # What stands in a folder is gone with it.
+            if not place.parent.is_dir():
+                continue
+            if file.is_folder:
+                place.mkdir(mode=0o700)
+                continue
             content = bytearray(file.certain)
             since = [event for event in under_way if event.path == path and event.what in ("written", "cut")]
             for event in file.open + since:
                 for piece in pieces(event, mood, rng):
                     change(content, piece)
-            (to / Path(path).relative_to(self.folder)).write_bytes(content)
+            place.write_bytes(content)
         return f"unsynced writes {mood}, {kept} of {len(self.open)} changes of names kept"
 
 

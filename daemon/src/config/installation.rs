@@ -44,7 +44,7 @@ pub fn secret(state_dir: &Path) -> Result<u64, InstallationError> {
         let path = path.to_path_buf();
         move |source| InstallationError::Io { path, source }
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(io_at(state_dir))?;
+    make_folder(state_dir).map_err(io_at(state_dir))?;
     let path = state_dir.join(FILE);
     match fs::read_to_string(&path) {
         Ok(text) => return parse(&text).ok_or(InstallationError::Damaged { path }),
@@ -62,6 +62,18 @@ pub fn secret(state_dir: &Path) -> Result<u64, InstallationError> {
     written.and(removed).map_err(io_at(&path))?;
     let text = fs::read_to_string(&path).map_err(io_at(&path))?;
     parse(&text).ok_or(InstallationError::Damaged { path })
+}
+
+/// Makes a folder and those above it, where there are none, so that a power cut does not take them with all that is
+/// written into them later: a name is durable once the folder that it stands in is synced.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    let made: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    for parent in made.iter().filter_map(|made| made.parent()) {
+        fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, secret: u64) -> io::Result<()> {

@@ -37,7 +37,7 @@ pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
     let main = budget::main(root.table("budget"));
     let budgets = budget::others(root.tables("budgets"), main.as_ref());
     let limits = limits(root.table("limits"));
-    let store = store(root.table("store"), &mut settings);
+    let store = store(root.table("store"), environment, &mut settings);
     let learning = learning(root.table("learning"));
     let backends = check_models::backends(root.tables("backend"), &layered.folder, environment);
     let models = check_models::models(root.tables("model"), &backends);
@@ -171,11 +171,12 @@ fn limits(mut section: Section<'_>) -> Limits {
     Limits { requests, tokens, spend_micros: spend.and_then(Result::ok) }
 }
 
-fn store(mut section: Section<'_>, settings: &mut Settings) -> Store {
+fn store(mut section: Section<'_>, environment: &Environment, settings: &mut Settings) -> Store {
     settings.store_content = section.flag("store_content").unwrap_or(false);
     let store = Store {
         keep_days: section.count("keep_days", 1, 36_500).unwrap_or(30),
         keep_bytes: section.whole("keep_bytes", MIB, 1 << 50).unwrap_or(4 << 30),
+        ledger_synced: !environment.loses_acknowledged_rows(),
     };
     section.end();
     store

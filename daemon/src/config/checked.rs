@@ -106,6 +106,9 @@ pub struct Store {
     pub keep_days: u32,
     /// The oldest traces are pruned beyond this many bytes.
     pub keep_bytes: u64,
+    /// Whether commits of `ledger.db` are synced before they are acknowledged. Always, but for the control run of
+    /// `scripts/chaos`: see [`LOSE_ACKNOWLEDGED_ROWS`](super::LOSE_ACKNOWLEDGED_ROWS).
+    pub ledger_synced: bool,
 }
 
 /// A configured adapter.

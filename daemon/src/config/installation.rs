@@ -61,7 +61,7 @@ fn made_once<const N: usize>(state_dir: &Path, name: &str) -> Result<[u8; N], In
         let path = path.to_path_buf();
         move |source| InstallationError::Io { path, source }
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(io_at(state_dir))?;
+    make_folder(state_dir).map_err(io_at(state_dir))?;
     let path = state_dir.join(name);
     let damaged = |path| InstallationError::Damaged { path, digits: 2 * N };
     match fs::read_to_string(&path) {
@@ -81,6 +81,18 @@ fn made_once<const N: usize>(state_dir: &Path, name: &str) -> Result<[u8; N], In
     written.and(removed).map_err(io_at(&path))?;
     let text = fs::read_to_string(&path).map_err(io_at(&path))?;
     parse(&text).ok_or_else(|| damaged(path))
+}
+
+/// Makes a folder and those above it, where there are none, so that a power cut does not take them with all that is
+/// written into them later: a name is durable once the folder that it stands in is synced.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    let made: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    for parent in made.iter().filter_map(|made| made.parent()) {
+        fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, secret: &[u8]) -> io::Result<()> {

@@ -12,6 +12,13 @@ use toml::{Table, Value};
 
 use super::fault::{ConfigError, Fault, FaultKind, Faults};
 
+/// The variable with which `scripts/chaos` opens `ledger.db` as it must never be opened, without syncing its commits, to
+/// show that its simulated power cut finds what is lost then. Heard in debug builds only, and only when it says
+/// [`LOSE_THEM`]; no setting of a file or flag does the same.
+pub const LOSE_ACKNOWLEDGED_ROWS: &str = "POINTSMAN_CHAOS_LOSE_ACKNOWLEDGED_ROWS_AT_A_POWER_CUT";
+/// What it must say.
+pub const LOSE_THEM: &str = "yes, lose them";
+
 /// The variables of a process.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
@@ -28,6 +35,10 @@ impl Environment {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    pub(super) fn loses_acknowledged_rows(&self) -> bool {
+        cfg!(debug_assertions) && self.get(LOSE_ACKNOWLEDGED_ROWS) == Some(LOSE_THEM)
     }
 }
 

@@ -39,7 +39,7 @@ pub use checked::{
 };
 pub use fault::{ConfigError, Fault, FaultKind, Faults};
 pub use installation::{InstallationError, key_secret, secret as installation_secret};
-pub use layers::{Environment, Flags};
+pub use layers::{Environment, Flags, LOSE_ACKNOWLEDGED_ROWS, LOSE_THEM};
 pub use learning::LearningConfig;
 pub use overrides::{Override, OverrideStore, OverrideStoreError};
 pub use secret::{Key, Secret};

@@ -51,6 +51,17 @@ fn check(text: &str, paths: &[&str]) {
 }
 
 #[test]
+fn the_ledger_is_synced_whatever_is_set_but_for_the_control_run_of_a_debug_build() {
+    let synced =
+        |environment: Environment| draft(GOOD, &environment, Flags::default()).unwrap().config.store.ledger_synced;
+    assert!(synced(Environment::default()));
+    for text in ["", "1", "yes", "true", "Yes, lose them"] {
+        assert!(synced(Environment::from([(LOSE_ACKNOWLEDGED_ROWS, text)])), "{text}");
+    }
+    assert_eq!(synced(Environment::from([(LOSE_ACKNOWLEDGED_ROWS, LOSE_THEM)])), !cfg!(debug_assertions));
+}
+
+#[test]
 fn a_good_file_becomes_exact_values() {
     let environment = Environment::from([("SOME_KEY", "sk-hidden")]);
     let draft = draft(GOOD, &environment, Flags::default()).unwrap();

@@ -47,6 +47,7 @@ use crate::store::artifacts::ArtifactStore;
 use crate::store::ledger::{FeedbackCommitted, LedgerStore};
 use crate::store::lock::StateLock;
 use crate::store::traces::{self, Committed, TraceStore, TraceStoreSettings};
+use crate::store::{Durability, StoreError};
 use crate::training::evaluate::Evaluator;
 use crate::training::import::Importer;
 use crate::training::known::KnownPolicies;
@@ -112,7 +113,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let artifact = artifact(secret);
 
     let (tell_feedback, feedback) = mpsc::channel(LESSONS_MAX);
-    let ledger = LedgerStore::open(&config.server.state_dir.join("ledger.db"), Some(tell_feedback)).await?;
+    let ledger = open_ledger(&config, tell_feedback).await?;
     let keyring = open_keyring(&config, &ledger, &*clock).await?;
     let (traces, committed) = open_traces(&config, &ledger).await?;
     let (budget, booked) = open_budgets(&config, (&traces, &ledger), &clock).await?;
@@ -201,6 +202,18 @@ async fn open_keyring(
         tracing::warn!("keys are required and none may administrate, make one with `pointsmand keys create`");
     }
     Ok(Arc::new(keyring))
+}
+
+async fn open_ledger(
+    config: &Config,
+    tell_feedback: mpsc::Sender<FeedbackCommitted>,
+) -> Result<LedgerStore, StoreError> {
+    let path = config.server.state_dir.join("ledger.db");
+    if config.store.ledger_synced {
+        return LedgerStore::open(&path, Some(tell_feedback)).await;
+    }
+    tracing::warn!("a power cut will lose acknowledged rows, as {} wants", config::LOSE_ACKNOWLEDGED_ROWS);
+    LedgerStore::open_as(&path, Durability::Normal, Some(tell_feedback)).await
 }
 
 /// The trace store, in which no place is given that the ledger has seen already: a power cut may have

@@ -38,6 +38,12 @@ const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 const PENDING_ACCEPT_RESETS_MAX: usize = 20;
 /// Streams that we may reset for a peer's faults before the connection is closed.
 const LOCAL_ERROR_RESETS_MAX: usize = 1_024;
+/// Bytes of one request that wait to be read, as gRPC has it elsewhere.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// Bytes of a connection that wait to be read: more than all its streams may have, since the HTTP/2 library closes a
+/// connection whose unread small frames add up to half of it, a small one counting as up to 256 bytes. A stream of
+/// feedback is nothing but small frames, and may run ahead of its acknowledgements.
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// A silent connection is asked after this time whether anybody is there ...
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// ... and closed when nobody answers for this long.
@@ -107,6 +113,8 @@ pub(super) fn serve(
     let v1alpha = transport.reflection.then(|| described().build_v1alpha()).transpose()?;
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(PENDING_ACCEPT_RESETS_MAX))
         .http2_max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS_MAX))

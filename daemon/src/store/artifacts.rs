@@ -68,6 +68,8 @@ impl ArtifactStore {
     pub fn open(state_dir: &Path) -> Result<Self, ArtifactFileError> {
         let folder = state_dir.join(FOLDER);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_at(&folder))?;
+        // A new folder is durable, with all in it, once the one that it stands in is synced.
+        File::open(state_dir).and_then(|state| state.sync_all()).map_err(io_at(state_dir))?;
         for entry in fs::read_dir(&folder).map_err(io_at(&folder))? {
             let path = entry.map_err(io_at(&folder))?.path();
             if path.to_string_lossy().ends_with(PARTIAL) {

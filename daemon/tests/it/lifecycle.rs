@@ -110,6 +110,30 @@ async fn feedback_in_a_stream_is_acknowledged_in_order_and_a_fault_does_not_end_
 }
 
 #[tokio::test]
+async fn a_stream_that_runs_far_ahead_of_its_acknowledgements_stays_open() {
+    const ITEMS: u64 = 4_000;
+    let daemon = Setup::new().start().await;
+    let id = daemon.route("the mutex", &["left", "right"]).await.unwrap().decision_id;
+    let item = feedback(&id, v1::feedback::Verdict::Correct(true));
+    // Each item travels in a frame of its own: nothing is ready to share one with it.
+    let items = futures_util::stream::unfold(0, move |sent| {
+        let item = item.clone();
+        async move {
+            tokio::task::yield_now().await;
+            (sent < ITEMS).then_some((item, sent + 1))
+        }
+    });
+    let mut replies = daemon.client.stream_feedback(items).await.unwrap();
+    let mut acknowledged = 0;
+    while let Some(reply) = replies.next().await.unwrap() {
+        assert!(matches!(reply.result, Some(v1::stream_feedback_response::Result::Ack(_))), "{reply:?}");
+        acknowledged += 1;
+    }
+    assert_eq!(acknowledged, ITEMS);
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn deleted_traces_are_gone_and_the_learned_state_still_verifies() {
     let setup = Setup::new();
     let daemon = setup.start().await;

@@ -69,7 +69,20 @@ impl LedgerStore {
         path: &Path,
         subscriber: Option<mpsc::Sender<FeedbackCommitted>>,
     ) -> Result<Self, StoreError> {
-        let writer = Writer::open(path, Durability::Full, Duration::ZERO, schema::STEPS)?;
+        Self::open_as(path, Durability::Full, subscriber).await
+    }
+
+    /// Opens it for commits that survive so much. Less than [`Durability::Full`] is for the control run of the power
+    /// cut in `scripts/chaos` alone: what is acknowledged may be lost then.
+    ///
+    /// # Errors
+    /// As [`LedgerStore::open`].
+    pub async fn open_as(
+        path: &Path,
+        durability: Durability,
+        subscriber: Option<mpsc::Sender<FeedbackCommitted>>,
+    ) -> Result<Self, StoreError> {
+        let writer = Writer::open(path, durability, Duration::ZERO, schema::STEPS)?;
         let readers = Readers::open(path, READERS)?;
         let store = Self { path: path.to_owned(), writer, readers, subscriber };
         store.mark_crashed().await?;

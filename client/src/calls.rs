@@ -22,6 +22,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::connect::Target;
 use crate::error::ClientError;
+use crate::key::Bearer;
 use crate::stream::Replies;
 
 /// Bytes of an artifact in one message; the wire allows 1 MiB.
@@ -31,6 +32,7 @@ const ARTIFACT_PIECE_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone)]
 pub struct Client {
     channel: Channel,
+    bearer: Bearer,
     deadline: Option<Duration>,
     message_bytes_max: usize,
 }
@@ -38,7 +40,7 @@ pub struct Client {
 /// Builds the generated client of one service over the channel, with the limits of the target.
 macro_rules! service {
     ($self:ident, $service:ident) => {
-        $service::new($self.channel.clone())
+        $service::with_interceptor($self.channel.clone(), $self.bearer.clone())
             .max_decoding_message_size($self.message_bytes_max)
             .max_encoding_message_size($self.message_bytes_max)
     };
@@ -121,6 +123,18 @@ unary! {
     list_transfers: AdminServiceClient, ListTransfersRequest -> ListTransfersResponse;
     /// Proves that every balance is the sum of its movements.
     verify_budgets: AdminServiceClient, VerifyBudgetsRequest -> VerifyBudgetsResponse;
+    /// Makes a key; its text is in the reply and nowhere else.
+    create_key: AdminServiceClient, CreateKeyRequest -> CreateKeyResponse;
+    /// Keys without their secrets.
+    list_keys: AdminServiceClient, ListKeysRequest -> ListKeysResponse;
+    /// Lets a key let nobody in any more.
+    revoke_key: AdminServiceClient, RevokeKeyRequest -> RevokeKeyResponse;
+    /// Replaces a key by a successor; its text is in the reply and nowhere else.
+    rotate_key: AdminServiceClient, RotateKeyRequest -> RotateKeyResponse;
+    /// One page of the audit log, newest first.
+    list_audit: AdminServiceClient, ListAuditRequest -> ListAuditResponse;
+    /// Whether the audit log is what was written.
+    verify_audit: AdminServiceClient, VerifyAuditRequest -> VerifyAuditResponse;
 }
 
 impl Client {
@@ -130,7 +144,8 @@ impl Client {
     /// [`ClientError::Invalid`] for an address that is none, [`ClientError::Unavailable`] when nothing answers there.
     pub async fn connect(target: Target) -> Result<Self, ClientError> {
         let channel = target.open().await?;
-        Ok(Self { channel, deadline: target.deadline, message_bytes_max: target.message_bytes_max })
+        let bearer = Bearer(target.key);
+        Ok(Self { channel, bearer, deadline: target.deadline, message_bytes_max: target.message_bytes_max })
     }
 
     /// The same connection with another deadline for every call. Absent: none.
@@ -224,7 +239,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotFound`] for a service that the daemon does not know, else as for every call.
     pub async fn serves(&self, service_name: &str) -> Result<bool, ClientError> {
-        let mut service = HealthClient::new(self.channel.clone());
+        let mut service = HealthClient::with_interceptor(self.channel.clone(), self.bearer.clone());
         let request = tonic_health::pb::HealthCheckRequest { service: service_name.to_owned() };
         let response = finished(service.check(self.timed(request))).await?;
         Ok(response.status() == ServingStatus::Serving)

@@ -5,14 +5,15 @@
 //! next call. Nagle's algorithm is off, because requests are small and answers are waited for.
 //!
 //! It must never read the environment and never wait without a bound. Edge cases: an address without a scheme is taken
-//! as plain HTTP/2; `https` is refused, since the daemon serves loopback only as long as it knows no keys.
+//! as plain HTTP/2, over which a key travels in clear; `https` needs the authorities that are trusted.
 
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::error::ClientError;
+use crate::key::ApiKey;
 
 /// Pause after the first failed connection; doubled after each further one.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -24,8 +25,10 @@ const TRIES_MAX: usize = 1_000;
 /// Where the daemon is, and the limits of the connection and of every call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// `host:port` or `http://host:port`.
+    /// `host:port`, `http://host:port` or `https://host:port`.
     pub address: String,
+    /// Whom to trust behind `https`, and who this client is. Absent: `https` is refused.
+    pub tls: Option<Tls>,
     /// Time for one try to connect.
     pub connect_timeout: Duration,
     /// Time for all tries to connect together. Zero: one try.
@@ -39,6 +42,33 @@ pub struct Target {
     pub keepalive_timeout: Duration,
     /// The largest message that is sent or accepted, in bytes.
     pub message_bytes_max: usize,
+    /// The key that is sent with every call. Absent: none, for a daemon that demands none.
+    pub key: Option<ApiKey>,
+}
+
+/// TLS on the client's side, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Authorities, one of which must have signed the daemon's certificate.
+    pub authorities: Vec<u8>,
+    /// This client's own certificate and its key, for daemons that demand one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("identity", &self.identity.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    fn config(&self) -> ClientTlsConfig {
+        let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.authorities));
+        match &self.identity {
+            Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+            None => config,
+        }
+    }
 }
 
 impl Target {
@@ -47,12 +77,14 @@ impl Target {
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            tls: None,
             connect_timeout: Duration::from_secs(2),
             connect_within: Duration::from_secs(5),
             deadline: Some(Duration::from_secs(60)),
             keepalive_after: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
             message_bytes_max: 16 * 1024 * 1024,
+            key: None,
         }
     }
 
@@ -77,11 +109,11 @@ impl Target {
     fn endpoint(&self) -> Result<Endpoint, ClientError> {
         let uri = match self.address.split_once("://") {
             None => format!("http://{}", self.address),
-            Some(("http", _)) => self.address.clone(),
+            Some(("http" | "https", _)) => self.address.clone(),
             Some((scheme, _)) => {
                 return Err(ClientError::address(
                     &self.address,
-                    &format!("the scheme `{scheme}` is not supported, write `http` or none"),
+                    &format!("the scheme `{scheme}` is not supported, write `https`, `http` or none"),
                 ));
             }
         };
@@ -90,6 +122,16 @@ impl Target {
         if endpoint.uri().port().is_none() {
             return Err(ClientError::address(&self.address, "the port is missing, write `host:port`"));
         }
+        let endpoint = match (&self.tls, endpoint.uri().scheme_str()) {
+            (Some(tls), Some("https")) => endpoint
+                .tls_config(tls.config())
+                .map_err(|error| ClientError::address(&self.address, &deepest(&error)))?,
+            (None, Some("https")) => {
+                let problem = "https needs the authorities that are trusted, give them (--ca FILE)";
+                return Err(ClientError::address(&self.address, problem));
+            }
+            _ => endpoint,
+        };
         Ok(endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)

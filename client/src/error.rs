@@ -123,6 +123,12 @@ impl ClientError {
         Self::Invalid(Box::new(fault))
     }
 
+    pub(crate) fn key(why: &str) -> Self {
+        let mut fault = Fault::new(Code::InvalidArgument, "the key cannot be used".to_owned());
+        fault.violations.push(FieldFault { field: "key".to_owned(), description: why.to_owned() });
+        Self::Invalid(Box::new(fault))
+    }
+
     pub(crate) fn unreachable(address: &str, why: &str) -> Self {
         let mut fault = Fault::new(Code::Unavailable, format!("no daemon answers at {address}: {why}"));
         UNREACHABLE.clone_into(&mut fault.reason);

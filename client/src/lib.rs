@@ -2,7 +2,7 @@
 //!
 //! # The parts
 //!
-//! [`Target`] says where and how, [`Client`] has one thin method for every rpc of the wire, [`Replies`] reads the
+//! [`Target`] says where and how and with which [`ApiKey`], [`Client`] has one thin method for every rpc of the wire, [`Replies`] reads the
 //! streams, [`ClientError`] says by gRPC code what went wrong. The command line stands beside the library in
 //! `src/cli` and uses nothing else of it.
 //!
@@ -11,10 +11,12 @@
 mod calls;
 mod connect;
 mod error;
+mod key;
 mod stream;
 
 pub use calls::Client;
-pub use connect::Target;
+pub use connect::{Target, Tls};
 pub use error::{ClientError, Fault, FieldFault, QuotaFault, UNREACHABLE};
+pub use key::ApiKey;
 pub use pointsman_proto::v1;
 pub use stream::Replies;

@@ -6,7 +6,9 @@
 
 use pointsman_router::clock::Timestamp;
 use pointsman_router::hold::Bill;
+use pointsman_router::ids::ModelName;
 use pointsman_router::money::NanoUsd;
+use pointsman_router::outcome::Attempt;
 
 use crate::store::StoreError;
 use crate::store::ledger::{BookOutcome, Booking, LedgerStore, Spend, Spends};
@@ -56,6 +58,21 @@ pub async fn book(
         BookOutcome::Booked => Ok(through),
         BookOutcome::MarkIs(mark) => Ok(mark),
     }
+}
+
+/// The models whose calls cost more than the worst case that was held for them, and by how much: no call can,
+/// as long as the price card is right.
+pub fn above_their_cards(row: &Committed) -> Vec<(ModelName, String)> {
+    let Committed::Trace { trace, .. } = row else { return Vec::new() };
+    let above = trace.decision.chosen().filter_map(|candidate| {
+        let known = trace.attempts.iter().filter(|attempt| attempt.model == candidate.model);
+        let cost: NanoUsd = known.map(Attempt::known_cost).sum();
+        let (id, held) = (trace.decision.id, candidate.worst_case);
+        (cost > held).then(|| {
+            (candidate.model.clone(), format!("calls of decision {id} cost {cost}, at most {held} by the card"))
+        })
+    });
+    above.collect()
 }
 
 /// Adds what a row comes to, where it comes to anything.

@@ -13,6 +13,7 @@ use pointsman_router::feedback::{self, Feedback, RawFeedback};
 use pointsman_router::ids::DecisionId;
 use pointsman_router::trace::Trace;
 
+use crate::keys::View;
 use crate::reports::{ReportError, with_reports};
 use crate::store::StoreError;
 use crate::store::ledger::{Ack, LedgerStore, NewFeedback};
@@ -67,15 +68,17 @@ impl FeedbackDesk {
         Self { traces, ledger, clock, secret, departing_share }
     }
 
-    /// Takes one piece of feedback and acknowledges it once it is durable.
+    /// Takes one piece of feedback and acknowledges it once it is durable. A decision that the caller may not see is
+    /// answered as one that never was.
     ///
     /// # Errors
     /// [`FeedbackError`]; nothing was changed.
-    pub async fn submit(&self, raw: RawFeedback) -> Result<Ack, FeedbackError> {
+    pub async fn submit(&self, raw: RawFeedback, view: &View) -> Result<Ack, FeedbackError> {
         let feedback = feedback::check(raw)?;
         let id = feedback.decision;
         let _staying = self.traces.staying().await;
         let (seq, trace) = match self.traces.committed(id).await? {
+            Lookup::Found((_, trace)) if !view.sees(&trace.tags) => return Err(FeedbackError::Unknown { id }),
             Lookup::Found((seq, trace)) => (seq, with_reports(&self.traces, trace).await?),
             Lookup::Pruned => return Err(FeedbackError::Pruned { id }),
             Lookup::Unknown => return Err(FeedbackError::Unknown { id }),

@@ -6,9 +6,13 @@
 //! order of this list.
 
 pub mod clock;
+pub mod rates;
+pub mod audit;
 pub mod config;
+pub mod keys;
 pub mod wire;
 pub mod store;
+pub mod keyring;
 pub mod money;
 pub mod pacing;
 pub mod backends;
@@ -20,6 +24,7 @@ pub mod learning;
 pub mod retention;
 pub mod training;
 pub mod verify;
+pub mod operator;
 pub mod rpc;
 pub mod serve;
 pub mod replay;

@@ -12,9 +12,10 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pointsman_daemon::backends::{self, simulated};
 use pointsman_daemon::config::{self, ConfigError, Environment, Flags};
+use pointsman_daemon::operator::{self, KeysArgs};
 use pointsman_daemon::training::offline;
 use pointsman_daemon::verify::{self, Verified};
-use pointsman_daemon::{replay, serve, streams};
+use pointsman_daemon::{audit, replay, serve, streams};
 
 /// Routes each request to the models that are worth their money, and learns from feedback.
 #[derive(Debug, Parser)]
@@ -36,9 +37,11 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Runs the learner alone on a binary stream of the peer benchmark and prints its regret
     Streams(streams::StreamsArgs),
-    /// Proves that the learned state equals a rebuild from all rows, and every balance the sum of its transfers;
-    /// the daemon must not be running
+    /// Proves that the learned state equals a rebuild from all rows, every balance the sum of its transfers, and that the
+    /// audit log is what was written; the daemon must not be running
     Verify(ConfigArgs),
+    /// Makes, lists and revokes keys on the state folder; the daemon must not be running
+    Keys(KeysArgs),
     /// Fits a policy on exported traces or recorded outcomes; needs no daemon
     Train(offline::TrainArgs),
     /// Writes a simulated world's workload as recorded outcomes
@@ -49,9 +52,12 @@ enum Command {
 struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where to listen, on the loopback; port 0 takes a free one
+    /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// Listen beyond the loopback although there is no TLS: keys and prompts travel in clear
+    #[arg(long)]
+    insecure: bool,
     /// How the log on stderr is written
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     log_format: LogFormat,
@@ -89,6 +95,14 @@ struct WorkloadArgs {
 }
 
 impl ConfigArgs {
+    /// The state folder: that of the flag, else that of the configuration.
+    fn state_dir(self, environment: &Environment) -> anyhow::Result<PathBuf> {
+        match self.state_dir {
+            Some(folder) => Ok(folder),
+            None => Ok(backends::load(environment, &self.flags(None))?.config.server.state_dir),
+        }
+    }
+
     fn flags(self, listen: Option<String>) -> Flags {
         Flags { file: self.config, listen, state_dir: self.state_dir }
     }
@@ -121,6 +135,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             drop(out);
             log(args.log_format, environment.get("RUST_LOG").unwrap_or("info"));
             let loaded = backends::load(&environment, &args.config.flags(args.listen))?;
+            config::transport(&loaded.config.server, args.insecure)?;
             runtime()?.block_on(serve::main(loaded))
         }
         Command::Check(args) => {
@@ -130,12 +145,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Replay(args) => replay::main(&args, &mut out),
         Command::Streams(args) => streams::main(&args, &mut out),
-        Command::Verify(args) => {
-            let state_dir = match args.state_dir {
-                Some(folder) => folder,
-                None => backends::load(&environment, &args.flags(None))?.config.server.state_dir,
-            };
-            verify(&state_dir, &mut out)
+        Command::Verify(args) => verify(&args.state_dir(&environment)?, &mut out),
+        Command::Keys(KeysArgs { command, config, state_dir }) => {
+            let state_dir = ConfigArgs { config, state_dir }.state_dir(&environment)?;
+            runtime()?.block_on(operator::keys(&state_dir, command, &mut out))
         }
         Command::Train(args) => offline::main(&args, &mut out, &mut std::io::stderr().lock()),
         Command::Workload(args) => {
@@ -145,7 +158,8 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Says whether both ways to the learned state lead to the same bits; an error where they do not.
+/// Says whether both ways to the learned state lead to the same bits, and whether the audit log is sound; an error where
+/// not.
 fn verify(state_dir: &Path, out: &mut impl std::io::Write) -> anyhow::Result<()> {
     let folder = state_dir.display();
     anyhow::ensure!(
@@ -169,6 +183,8 @@ fn verify(state_dir: &Path, out: &mut impl std::io::Write) -> anyhow::Result<()>
     }
     anyhow::ensure!(imbalances.is_empty(), "balances are not the sums of their transfers, please report this");
     writeln!(out, "equal: every balance and the sum of its transfers")?;
+    let head = runtime()?.block_on(verify::audit(state_dir)).context("the audit log is not what was written")?;
+    writeln!(out, "sound: audit log, head {}:{}", head.seq, audit::hex(&head.hash))?;
     Ok(())
 }
 

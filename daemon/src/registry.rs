@@ -23,14 +23,20 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pointsman_router::backend::{Backend, Call, CallError, Reply};
 use pointsman_router::breaker::Breaker;
+use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::ModelName;
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, PoolSource, Pricing};
 use pointsman_router::money::Price;
+use serde_json::json;
 use tokio::sync::Mutex;
 
+use crate::audit::{By, Entry};
 use crate::backends::{Backends, CardError};
 use crate::config;
 pub use crate::config::{Override, OverrideStore, OverrideStoreError, Registration};
+
+/// Who marks price cards, in the audit log.
+const PRICES: &str = "prices";
 
 /// Where a registration comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub struct Listed {
     pub model: Model,
     /// Where it comes from.
     pub origin: Origin,
+    /// Why its price card cannot be right, since a call cost more than it allows.
+    pub suspect: Option<String>,
 }
 
 /// Why a change was refused. Nothing was changed, in memory or in the store, unless the store says
@@ -93,6 +101,17 @@ pub struct Registry {
 struct Published {
     pool: Arc<Pool>,
     origins: BTreeMap<ModelName, Origin>,
+    suspects: BTreeMap<ModelName, String>,
+}
+
+impl Published {
+    fn listed(&self, model: &Model) -> Listed {
+        Listed {
+            model: model.clone(),
+            origin: self.origins.get(model.name()).copied().unwrap_or(Origin::Config),
+            suspect: self.suspects.get(model.name()).cloned(),
+        }
+    }
 }
 
 impl Registry {
@@ -122,27 +141,21 @@ impl Registry {
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         let published = self.published.load();
-        let listed = |model: &Model| Listed {
-            model: model.clone(),
-            origin: published.origins.get(model.name()).copied().unwrap_or(Origin::Config),
-        };
-        published.pool.models().iter().map(listed).collect()
+        published.pool.models().iter().map(|model| published.listed(model)).collect()
     }
 
     /// One registered model.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Listed> {
         let published = self.published.load();
-        let model = published.pool.get(name)?.clone();
-        let origin = published.origins.get(name).copied().unwrap_or(Origin::Config);
-        Some(Listed { model, origin })
+        Some(published.listed(published.pool.get(name)?))
     }
 
     /// Registers a model; it takes part from the next decision on.
     ///
     /// # Errors
     /// [`RegistryError`]; the name must be free, the backend configured, the price known.
-    pub async fn register(&self, registration: Registration) -> Result<Listed, RegistryError> {
+    pub async fn register(&self, registration: Registration, by: &By) -> Result<Listed, RegistryError> {
         let name = registration.name.clone();
         if !config::is_name(name.as_str()) {
             return Err(RegistryError::BadName(name.to_string().chars().take(config::NAME_BYTES_MAX).collect()));
@@ -159,45 +172,70 @@ impl Registry {
         if pool.models().len() >= Pool::MODELS_MAX {
             return Err(RegistryError::Full);
         }
+        let entry = Entry::new(by, "model.registered", name.as_str(), json!(registration));
         let change = Override { registered: Some(registration), ..Override::none(name.clone()) };
-        self.apply(&mut overrides, change).await?;
+        self.apply(&mut overrides, change, entry).await?;
         self.get(name.as_str()).ok_or(RegistryError::NotFound(name))
     }
 
-    /// Switches a model on again.
+    /// Switches a model on again, and takes its price card as right.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
-    pub async fn enable(&self, name: &ModelName) -> Result<Listed, RegistryError> {
-        self.switch(name, false).await
+    pub async fn enable(&self, name: &ModelName, by: &By) -> Result<Listed, RegistryError> {
+        self.switch(name, false, by).await
     }
 
     /// Switches a model off: it stays registered and is not called.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
-    pub async fn disable(&self, name: &ModelName) -> Result<Listed, RegistryError> {
-        self.switch(name, true).await
+    pub async fn disable(&self, name: &ModelName, by: &By) -> Result<Listed, RegistryError> {
+        self.switch(name, true, by).await
+    }
+
+    /// Marks a model whose call cost more than its price card allows, durably, until it is enabled or registered
+    /// again; `false` where it was marked before or is gone.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn suspect(&self, name: &ModelName, why: String, now: Timestamp) -> Result<bool, RegistryError> {
+        if self.get(name.as_str()).is_none_or(|listed| listed.suspect.is_some()) {
+            return Ok(false);
+        }
+        let mut overrides = self.overrides.lock().await;
+        let present = overrides.get(name).cloned().unwrap_or_else(|| Override::none(name.clone()));
+        if present.removed || present.suspect.is_some() {
+            return Ok(false);
+        }
+        let by = By::new(PRICES, now);
+        let entry = Entry::new(&by, "model.suspected", name.as_str(), json!({ "why": why }));
+        self.apply(&mut overrides, Override { suspect: Some(why), ..present }, entry).await?;
+        Ok(true)
     }
 
     /// Removes a model; it is gone from the next decision on.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
-    pub async fn remove(&self, name: &ModelName) -> Result<(), RegistryError> {
+    pub async fn remove(&self, name: &ModelName, by: &By) -> Result<(), RegistryError> {
         let mut overrides = self.overrides.lock().await;
         self.found(name)?;
-        self.apply(&mut overrides, Override { removed: true, ..Override::none(name.clone()) }).await
+        let entry = Entry::new(by, "model.removed", name.as_str(), json!({}));
+        self.apply(&mut overrides, Override { removed: true, ..Override::none(name.clone()) }, entry).await
     }
 
-    async fn switch(&self, name: &ModelName, disabled: bool) -> Result<Listed, RegistryError> {
+    async fn switch(&self, name: &ModelName, disabled: bool, by: &By) -> Result<Listed, RegistryError> {
         let mut overrides = self.overrides.lock().await;
         let listed = self.found(name)?;
         let present = overrides.get(name).cloned().unwrap_or_else(|| Override::none(name.clone()));
-        if present.disabled == disabled {
+        let suspect = present.suspect.clone().filter(|_| disabled);
+        if present.disabled == disabled && present.suspect == suspect {
             return Ok(listed);
         }
-        self.apply(&mut overrides, Override { disabled, ..present }).await?;
+        let action = if disabled { "model.disabled" } else { "model.enabled" };
+        let entry = Entry::new(by, action, name.as_str(), json!({}));
+        self.apply(&mut overrides, Override { disabled, suspect, ..present }, entry).await?;
         self.found(name)
     }
 
@@ -210,8 +248,9 @@ impl Registry {
         &self,
         overrides: &mut BTreeMap<ModelName, Override>,
         change: Override,
+        entry: Entry,
     ) -> Result<(), RegistryError> {
-        self.store.save(change.clone()).await?;
+        self.store.save(change.clone(), entry).await?;
         overrides.insert(change.model.clone(), change);
         let before = self.pool();
         self.published.store(Arc::new(assemble(&self.backends, &self.base, overrides, Some(&before))));
@@ -257,7 +296,9 @@ fn assemble(
             add(model(backends, card, Some(change), before), Origin::Runtime);
         }
     }
-    Published { pool: Arc::new(Pool::new(models)), origins }
+    let suspects =
+        overrides.values().filter_map(|change| Some((change.model.clone(), change.suspect.clone()?))).collect();
+    Published { pool: Arc::new(Pool::new(models)), origins, suspects }
 }
 
 /// A model of its card, or of a registration that no longer fits.

@@ -32,6 +32,7 @@ use pointsman_router::trace::{Trace, TraceStatus};
 
 use self::joined::read;
 pub use self::joined::{joined, with_reports};
+use crate::keys::View;
 use crate::money::BudgetLedger;
 use crate::store::StoreError;
 use crate::store::traces::{Lookup, NewReport, Reported, Tally, TraceStore};
@@ -223,18 +224,19 @@ impl Reports {
         }
     }
 
-    /// Takes a part of a report, or the end of it. To be run to its end: a caller that drops it between
+    /// Takes a part of a report, or the end of it; a decision that the caller may not see is answered as one that
+    /// never was. To be run to its end: a caller that drops it between
     /// the commit and the settlement leaves its hold to its time.
     ///
     /// # Errors
     /// [`ReportError`]; what was acknowledged before stands.
-    pub async fn report(&self, request: v1::ReportOutcomesRequest) -> Result<Standing, ReportError> {
+    pub async fn report(&self, request: v1::ReportOutcomesRequest, view: &View) -> Result<Standing, ReportError> {
         let v1::ReportOutcomesRequest { decision_id, outcomes, r#final } = request;
         let id = DecisionId::parse(&decision_id)
             .map_err(|error: BadId| BadRequest::of("decision_id", Problem::malformed(error.to_string())))?;
         let _turn = self.turn(id).await;
         let _staying = self.traces.staying().await;
-        let trace = self.decided(id).await?;
+        let trace = self.decided(id, view).await?;
         let costs = self.check(&trace, &outcomes)?;
         let (parts, end) = read(&self.traces, id).await?;
         if let Some(end) = end {
@@ -286,8 +288,9 @@ impl Reports {
         Ok(Standing { acks, answer, kind: trace.kind, cost, settled: true, missing })
     }
 
-    async fn decided(&self, id: DecisionId) -> Result<Arc<Trace>, ReportError> {
+    async fn decided(&self, id: DecisionId, view: &View) -> Result<Arc<Trace>, ReportError> {
         let trace = match self.traces.committed(id).await? {
+            Lookup::Found((_, trace)) if !view.sees(&trace.tags) => return Err(ReportError::Unknown { id }),
             Lookup::Found((_, trace)) => trace,
             Lookup::Pruned => return Err(ReportError::Pruned { id }),
             Lookup::Unknown => return Err(ReportError::Unknown { id }),

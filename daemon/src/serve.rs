@@ -10,6 +10,7 @@
 
 mod jobs;
 mod parts;
+mod tls;
 mod transport;
 
 use std::io::{self, Write as _};
@@ -34,6 +35,7 @@ use crate::store::artifacts::ArtifactFileError;
 use jobs::Books;
 use parts::Parts;
 pub use parts::artifact;
+pub use tls::{Tls, TlsError};
 use transport::Transport;
 
 /// From NOT_SERVING to the refusal of requests: load balancers look away meanwhile.
@@ -61,6 +63,9 @@ pub enum ServeError {
     /// The learned state cannot be had.
     #[error(transparent)]
     Learning(#[from] LearningError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The server broke down.
     #[error("the server broke down: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -136,6 +141,7 @@ impl Daemon {
             clock: std::sync::Arc::clone(&parts.clock),
             traces: parts.traces.clone(),
             ledger: parts.ledger.clone(),
+            registry: std::sync::Arc::clone(&parts.registry),
             booked,
         };
         let mut jobs = JoinSet::new();
@@ -144,7 +150,12 @@ impl Daemon {
         jobs.spawn(jobs::expire_reports(parts.reports.clone(), parts.clock.clone(), stop.clone()));
         jobs.spawn(jobs::retain(parts.retention(), stop.clone()));
         jobs.spawn(jobs::retrain(parts.retraining.clone(), parts.learning.clone(), stop.clone()));
-        let transport = Transport { message_bytes_max: server.message_bytes_max, reflection: server.reflection };
+        let tls = server.tls.map(Tls::open).transpose()?.map(std::sync::Arc::new);
+        if let Some(tls) = &tls {
+            jobs.spawn(jobs::reload(std::sync::Arc::clone(tls), stop.clone()));
+        }
+        let transport =
+            Transport { message_bytes_max: server.message_bytes_max, reflection: server.reflection, tls };
         Ok(Self { parts, jobs, stop, transport, drain_timeout: server.drain_timeout })
     }
 
@@ -154,6 +165,12 @@ impl Daemon {
         &self.parts.traffic
     }
 
+    /// TLS, where it is configured.
+    #[must_use]
+    pub fn tls(&self) -> Option<&std::sync::Arc<Tls>> {
+        self.transport.tls.as_ref()
+    }
+
     /// Serves on this port until the drain, then closes everything.
     ///
     /// # Errors
@@ -161,7 +178,7 @@ impl Daemon {
     pub async fn serve(self, listener: TcpListener) -> Result<(), ServeError> {
         let traffic = self.parts.traffic.clone();
         let closing = self.stop.clone().cancelled_owned();
-        let (server, health) = transport::serve(listener, self.parts.services(), self.transport, closing)?;
+        let (server, health) = transport::serve(listener, self.parts.services(), self.transport.clone(), closing)?;
         health.tell(ServingStatus::Serving).await;
         let mut server = std::pin::pin!(server);
         tokio::select! {

@@ -13,6 +13,7 @@ use pointsman_learner::online::Online;
 use pointsman_router::ids::PolicyVersion;
 use tokio::sync::mpsc;
 
+use crate::audit::Head;
 use crate::learning::{Artifact, Candidates, LearningError};
 use crate::store::artifacts::ArtifactStore;
 use crate::store::ledger::{Imbalance, LedgerStore, StateRole};
@@ -67,6 +68,18 @@ pub async fn money(state_dir: &Path) -> anyhow::Result<Vec<Imbalance>> {
     let found = ledger.imbalances().await?;
     ledger.close().await?;
     Ok(found)
+}
+
+/// Proves that the audit log of a state folder is what was written, up to its head.
+///
+/// # Errors
+/// A folder that is in use or cannot be read, and [`Breach`](crate::audit::Breach) for a log that is broken.
+pub async fn audit(state_dir: &Path) -> anyhow::Result<Head> {
+    let _lock = StateLock::take(state_dir)?;
+    let ledger = LedgerStore::open(&state_dir.join("ledger.db"), None).await?;
+    let proved = ledger.prove_audit(None).await?;
+    ledger.close().await?;
+    Ok(proved?)
 }
 
 /// The other policies of a state folder that have a role and learn.

@@ -139,6 +139,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Box::pin(std::future::ready(Place::default()))
     }
 
+    /// How long a call would wait for its turn now, where the backend keeps a limit of its provider's.
+    fn wait(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Whether this backend can answer a request that carries this reference. Backends that do not
     /// answer from recorded rows always can.
     fn covers(&self, upstream: &str, caller_ref: Option<&str>) -> bool {

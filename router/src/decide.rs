@@ -14,9 +14,10 @@
 //! probability or nobody's changes who is chosen, but neither who may be nor what is logged of it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::admit::Admitted;
-use crate::clock::{Draw, Timestamp};
+use crate::clock::Draw;
 use crate::decision::{Candidate, Decision, Ineligible};
 use crate::encode::Encoded;
 use crate::forecast::Forecast;
@@ -224,7 +225,7 @@ fn candidate(model: &Model, encoded: &Encoded, settings: &Settings, ceiling: Nan
         model: model.name().clone(),
         ineligible: reason(model, admitted, features.prompt_bytes)
             .or((worst_case > ceiling).then_some(Ineligible::TooDear))
-            .or(is_too_slow(&forecast, admitted.at, admitted.deadline).then_some(Ineligible::TooSlow))
+            .or(is_too_slow(&forecast, model.backend.wait(), admitted).then_some(Ineligible::TooSlow))
             // Last, because it gives way for all at once: an open breaker must hide no other reason.
             .or((!model.breaker.allows(admitted.at)).then_some(Ineligible::BreakerOpen)),
         quality: 0.0,
@@ -261,11 +262,12 @@ fn does_not_fit(card: &ModelCard, prompt_bytes: u32) -> bool {
     prompt_bytes / 8 > card.context_tokens_max
 }
 
-fn is_too_slow(forecast: &Forecast, now: Timestamp, deadline: Option<Timestamp>) -> bool {
-    match (forecast.latency_p95, deadline) {
-        (Some(p95), Some(deadline)) => p95 > deadline.since(now),
-        (None, _) | (_, None) => false,
-    }
+/// Whether the caller would not see the end of a call that has to wait for its turn.
+fn is_too_slow(forecast: &Forecast, wait: Duration, admitted: &Admitted) -> bool {
+    let Some(deadline) = admitted.deadline else { return false };
+    let left = deadline.since(admitted.at);
+    let takes = forecast.latency_p95.map_or(wait, |p95| p95.saturating_add(wait));
+    takes > left || (!wait.is_zero() && wait >= left)
 }
 
 /// Says why nobody can be called: money, if money is all that is missing.

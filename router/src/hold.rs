@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -40,6 +41,16 @@ pub enum HoldError {
     /// A budget has no room. Nothing was reserved.
     #[error(transparent)]
     NoMoney(#[from] NoMoney),
+    /// The payer holds more in a minute than it may. Nothing was reserved.
+    #[error("the key may hold {per_minute} a minute, and {asked} more is too fast")]
+    TooFast {
+        /// What it may hold in a minute.
+        per_minute: NanoUsd,
+        /// What was asked for.
+        asked: NanoUsd,
+        /// When the same may pass; `None`: it is more than a minute's, and never does.
+        retry_after: Option<Duration>,
+    },
     /// The durable ledger cannot be written. Nothing was reserved.
     #[error("the ledger cannot be written: {detail}")]
     Ledger {

@@ -169,6 +169,43 @@ mod tests {
         assert_eq!(NanoUsd::from_usd(2.5), Some(NanoUsd::new(2_500_000_000)));
     }
 
+    /// A million price cards and token counts of every size, held against 256-bit products put together by hand.
+    #[test]
+    fn a_million_costs_are_exact_or_do_not_fit() {
+        let mut draw = crate::clock::Draw::from_seed(1);
+        let (mut fit, mut spilled) = (0_u32, 0_u32);
+        for _ in 0..1_000_000 {
+            let mut of_any_size = || draw.next_u64() >> (draw.next_u64() % 64);
+            let (tokens_in, tokens_out) = (of_any_size(), of_any_size());
+            let mut nanos = || i64::try_from(of_any_size() >> 1).unwrap();
+            let price = Price {
+                input_per_million_tokens: NanoUsd::new(nanos()),
+                output_per_million_tokens: NanoUsd::new(nanos()),
+                per_call: NanoUsd::new(nanos()),
+            };
+            // Millionths of nano-dollars in halves of 64 bits: high, low.
+            let times =
+                |tokens: u64, price: NanoUsd| u128::from(tokens) * u128::from(price.nanos().unsigned_abs());
+            let (input, output) = (
+                times(tokens_in, price.input_per_million_tokens),
+                times(tokens_out, price.output_per_million_tokens),
+            );
+            let (quotient, rest) =
+                (input / 1_000_000 + output / 1_000_000, input % 1_000_000 + output % 1_000_000);
+            let exact = quotient + rest.div_ceil(1_000_000) + u128::from(price.per_call.nanos().unsigned_abs());
+            match (price.cost(tokens_in, tokens_out), i64::try_from(exact)) {
+                (Some(cost), Ok(exact)) => {
+                    assert_eq!(cost, NanoUsd::new(exact));
+                    fit += 1;
+                }
+                // What the intermediate sum cannot hold is refused, though it might have fitted: never undercharged.
+                (None, _) => spilled += 1,
+                (cost, exact) => panic!("{price:?}, {tokens_in} in, {tokens_out} out: {cost:?}, {exact:?}"),
+            }
+        }
+        assert!(fit > 300_000 && spilled > 100_000, "{fit} {spilled}");
+    }
+
     proptest! {
         #[test]
         fn a_cost_is_never_under_the_exact_one_and_at_most_a_nano_above(

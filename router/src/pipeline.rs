@@ -98,6 +98,8 @@ pub enum ErrorKind {
     NoModel,
     /// A budget, or the request's own cap, has no room.
     NoMoney,
+    /// The payer holds more in a minute than it may.
+    TooFast,
     /// The durable ledger cannot be written.
     LedgerDown,
     /// Every model called failed.
@@ -118,6 +120,7 @@ impl RouteError {
             Self::Decide(DecideError::NoModel { .. }) => ErrorKind::NoModel,
             Self::Decide(DecideError::RequestCap { .. } | DecideError::Budget { .. })
             | Self::Hold(HoldError::NoMoney(_)) => ErrorKind::NoMoney,
+            Self::Hold(HoldError::TooFast { .. }) => ErrorKind::TooFast,
             Self::Hold(HoldError::Ledger { .. }) => ErrorKind::LedgerDown,
             Self::AllFailed { .. } => ErrorKind::ModelsFailed,
             Self::NoUsableAnswer { .. } => ErrorKind::NoUsableAnswer,

@@ -105,7 +105,11 @@ fn models_text(look: &Look, models: &[v1::ModelListing]) -> String {
         vec![
             card.name.clone(),
             yes(model.enabled),
-            if model.available { "yes".to_owned() } else { format!("no: {}", model.unavailable_reason) },
+            match (model.available, model.price_suspect_reason.is_empty()) {
+                (true, true) => "yes".to_owned(),
+                (true, false) => format!("yes, but its price card is suspect: {}", model.price_suspect_reason),
+                (false, _) => format!("no: {}", model.unavailable_reason),
+            },
             card.backend.clone(),
             money(price.map(|price| price.input_usd_nanos_per_million_tokens)),
             money(price.map(|price| price.output_usd_nanos_per_million_tokens)),

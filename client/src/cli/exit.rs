@@ -147,7 +147,10 @@ fn advice(error: &ClientError) -> &'static str {
         }
         ClientError::Exhausted(_) => "what to do: wait, or see what is left with `pointsman budget`",
         ClientError::Deadline(_) => "what to do: try again, or give more time with --timeout",
-        ClientError::Denied(_) => "what to do: ask who runs the daemon",
+        ClientError::Denied(fault) if fault.reason == "UNAUTHENTICATED" => {
+            "what to do: put a valid key into POINTSMAN_KEY, or into a file named by --key-file"
+        }
+        ClientError::Denied(_) => "what to do: use a key with the scope, or ask who runs the daemon",
         ClientError::Internal(_) => {
             "what to do: see the daemon's log; client and daemon may be of different versions"
         }
@@ -163,6 +166,7 @@ fn conflict_advice(reason: &str) -> &'static str {
         "TOO_FEW_TRACES" | "ONE_CLASS" => {
             "what to do: give more feedback, right and wrong, or bring logs in with `pointsman traces import`"
         }
+        "KEY_INACTIVE" => "what to do: make a new key with `pointsman keys create`",
         "ARTIFACT_SCHEMA" => "what to do: train on this daemon's traces, see `pointsman train`",
         "ARTIFACT_CORRUPT" => "what to do: train it anew, or install the artifact again",
         "TRAINING_RUNNING" => "what to do: wait for the training that is under way, see `pointsman report`",

@@ -60,6 +60,12 @@ named!(
     InstallPolicyResponse,
     ImportTracesResponse,
     GetReportResponse,
+    CreateKeyResponse,
+    ListKeysResponse,
+    RevokeKeyResponse,
+    RotateKeyResponse,
+    ListAuditResponse,
+    VerifyAuditResponse,
 );
 
 /// The message as one line of JSON.

@@ -5,12 +5,14 @@
 
 mod admin;
 mod args;
+mod audit;
 mod budgets;
 mod exit;
 mod feedback;
 mod import;
 mod input;
 mod json;
+mod keys;
 mod learn;
 mod page;
 mod parse;
@@ -24,14 +26,16 @@ mod stats;
 mod tables;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
-use pointsman_client::{Client, Target};
+use pointsman_client::{ApiKey, Client, Target, Tls};
 
 use self::args::{Cli, Command};
 use self::exit::Exit;
+use self::input::flag;
 use self::session::Session;
 use self::tables::Look;
 
@@ -65,6 +69,17 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// What TLS needs, out of the files that were named.
+fn tls(ca: Option<&Path>, identity: Option<&[PathBuf]>) -> anyhow::Result<Option<Tls>> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+    let Some(ca) = ca else { return Ok(None) };
+    let identity = match identity {
+        Some([certificate, key]) => Some((read(certificate)?, read(key)?)),
+        Some(_) | None => None,
+    };
+    Ok(Some(Tls { authorities: read(ca)?, identity }))
+}
+
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     if let Command::Completions { shell } = cli.command {
         let mut script = Vec::new();
@@ -75,11 +90,24 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let mut target = Target::new(cli.address);
     target.connect_within = cli.connect_within;
     target.deadline = Some(cli.timeout);
+    target.key = key(cli.key_file.as_deref())?;
+    target.tls = tls(cli.ca.as_deref(), cli.identity.as_deref())?;
     let client = progress::patiently("connecting", Box::pin(Client::connect(target))).await?;
     let stdout_is_terminal = std::io::stdout().is_terminal();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let session = Session { client, json: cli.json, look: Look::new(stdout_is_terminal, no_color) };
     dispatch(&session, cli.command).await
+}
+
+/// The key of the file, else of the environment. Never of an argument, which every process on the machine could read.
+fn key(file: Option<&str>) -> anyhow::Result<Option<ApiKey>> {
+    let text = match file {
+        Some(file) => {
+            Some(String::from_utf8(input::bytes(file)?).map_err(|_| flag("--key-file", "holds no key"))?)
+        }
+        None => std::env::var("POINTSMAN_KEY").ok().filter(|text| !text.trim().is_empty()),
+    };
+    Ok(text.map(|text| ApiKey::new(&text)).transpose()?)
 }
 
 async fn dispatch(session: &Session, command: Command) -> anyhow::Result<Exit> {
@@ -101,6 +129,8 @@ async fn dispatch(session: &Session, command: Command) -> anyhow::Result<Exit> {
         Command::Policies { command } => Box::pin(policies::policies(session, command)).await,
         Command::Budget => Box::pin(budgets::budget(session)).await,
         Command::Budgets { command } => Box::pin(budgets::budgets(session, command)).await,
+        Command::Keys { command } => Box::pin(keys::keys(session, command)).await,
+        Command::Audit { command } => Box::pin(audit::audit(session, command)).await,
         Command::Drain { grace } => Box::pin(admin::drain(session, grace)).await,
         Command::Health { service } => Box::pin(admin::health(session, &service)).await,
         // Written before the connection is opened; needs no daemon.

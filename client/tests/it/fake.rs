@@ -270,6 +270,51 @@ impl AdminService for Fake {
         Ok(Response::new(v1::GetBudgetResponse::default()))
     }
 
+    async fn create_key(
+        &self,
+        request: Request<v1::CreateKeyRequest>,
+    ) -> Result<Response<v1::CreateKeyResponse>, Status> {
+        let bearer = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        if bearer != Some("Bearer pm_0123456789abcdef.good") {
+            return Err(Status::unauthenticated("no key"));
+        }
+        let key = v1::Key { id: "fedcba9876543210".to_owned(), ..v1::Key::default() };
+        Ok(Response::new(v1::CreateKeyResponse { key: Some(key), text: "pm_fedcba9876543210.new".to_owned() }))
+    }
+
+    async fn list_keys(&self, _: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
+        not_here()
+    }
+
+    async fn revoke_key(
+        &self,
+        _: Request<v1::RevokeKeyRequest>,
+    ) -> Result<Response<v1::RevokeKeyResponse>, Status> {
+        not_here()
+    }
+
+    async fn rotate_key(
+        &self,
+        _: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::RotateKeyResponse>, Status> {
+        not_here()
+    }
+
+    async fn list_audit(
+        &self,
+        _: Request<v1::ListAuditRequest>,
+    ) -> Result<Response<v1::ListAuditResponse>, Status> {
+        not_here()
+    }
+
+    async fn verify_audit(
+        &self,
+        _: Request<v1::VerifyAuditRequest>,
+    ) -> Result<Response<v1::VerifyAuditResponse>, Status> {
+        let breach = "audit entry 3 is missing".to_owned();
+        Ok(Response::new(v1::VerifyAuditResponse { sound: false, head: None, breach, breach_sequence: 3 }))
+    }
+
     nobody_asks! {
         list_budgets: ListBudgetsRequest -> ListBudgetsResponse;
         set_budget: SetBudgetRequest -> SetBudgetResponse;

@@ -48,6 +48,43 @@ pub(crate) async fn check(address: SocketAddr, line: &str, code: i32, part_of_st
     assert!(ended.stderr.contains(part_of_stderr), "{line}: {}", ended.stderr);
 }
 
+/// Runs the program with a key of the environment.
+async fn run_with_key(address: SocketAddr, words: &[&str], key: &str) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(["--address", &address.to_string(), "--connect-within", "0s"])
+        .args(words)
+        .env("POINTSMAN_KEY", key)
+        .output()
+        .await
+        .expect("ends");
+    let text = |bytes| String::from_utf8(bytes).expect("is text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn a_key_comes_from_the_environment_or_a_file_and_is_not_told() {
+    let (_fake, address) = Fake::start().await;
+    let create = ["keys", "create", "--tenant", "acme", "--scope", "route,feedback"];
+    let (code, stdout, _) = run_with_key(address, &create, "pm_0123456789abcdef.good").await;
+    assert_eq!((code, stdout.lines().next()), (Some(0), Some("pm_fedcba9876543210.new")));
+    let (code, stdout, stderr) = run_with_key(address, &create, "pm_0123456789abcdef.hidden").await;
+    assert_eq!((code, stdout.as_str()), (Some(77), ""));
+    assert!(!stderr.contains("hidden"), "{stderr}");
+    let (code, _, stderr) = run_with_key(address, &create, "two hidden").await;
+    assert_eq!(code, Some(64));
+    assert!(stderr.contains("field key") && !stderr.contains("hidden"), "{stderr}");
+    let folder = tempfile::tempdir().expect("is made");
+    let file = folder.path().join("key");
+    std::fs::write(&file, "pm_0123456789abcdef.good\n").expect("is written");
+    let named = [&["--key-file", file.to_str().expect("is text")], create.as_slice()].concat();
+    assert_eq!(run_with_key(address, &named, "pm_0123456789abcdef.hidden").await.0, Some(0));
+    check(address, "keys create --tenant acme --scope root", 2, "root").await;
+    check(address, "--key-file no/such/file keys list", 2, "no/such/file").await;
+    check(address, "audit verify --known 7", 2, "--known").await;
+    let (code, stdout, _) = run_with_key(address, &["audit", "verify"], "").await;
+    assert_eq!((code, stdout.as_str()), (Some(70), "BROKEN at entry 3: audit entry 3 is missing\n"));
+}
+
 #[tokio::test]
 async fn exit_codes() {
     let (_fake, address) = Fake::start().await;

@@ -29,6 +29,7 @@ use crate::config::{
     self, BackendConfig, BackendKind, Config, ConfigError, Environment, FaultKind, Faults, Flags, Key,
     OpenaiConfig, RecordedConfig, Registration, SimulatedConfig,
 };
+use crate::rates::Governed;
 use openai::OpenaiBackend;
 use recorded::RecordedBackend;
 use recorded_rows::{Rows, Selection};
@@ -139,6 +140,8 @@ fn open(config: &Config, faults: &Faults) -> (Backends, Vec<ModelCard>, bool) {
             all_open = false;
             continue;
         };
+        let (requests, tokens) = backend.provider;
+        let served = Served { adapter: Governed::of(served.adapter, requests, tokens), ..served };
         add_all(&mut models, brought, &backend.path, faults);
         backends.served.insert(Arc::clone(&served.name), served);
     }

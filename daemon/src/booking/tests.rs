@@ -146,3 +146,20 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn a_call_above_its_card_is_found() {
+    let trace = sample(1);
+    let cost = trace.attempts.iter().find(|attempt| attempt.model.as_str() == "large").unwrap().known_cost();
+    assert!(cost > NanoUsd::ZERO);
+    for (worst_case, found) in [(cost, 0), (NanoUsd::new(cost.nanos() - 1), 1)] {
+        let mut decision = (*trace.decision).clone();
+        for candidate in &mut decision.candidates {
+            candidate.worst_case = if candidate.model.as_str() == "large" { worst_case } else { NanoUsd::MAX };
+        }
+        let trace = Arc::new(Trace { decision: Arc::new(decision), ..trace.clone() });
+        let above = above_their_cards(&Committed::Trace { seq: 1, trace });
+        assert_eq!(above.iter().filter(|(model, _)| model.as_str() == "large").count(), found);
+        assert_eq!(above.len(), found);
+    }
+}

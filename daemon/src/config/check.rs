@@ -12,13 +12,15 @@ use pointsman_router::ids::{ModelName, TaskType};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::settings::{CALLS_LIMIT, Settings};
 
-use super::checked::{Config, PolicyChoice, PolicyConfig, Server, Store};
+use super::auth::auth;
+use super::checked::{Config, PolicyChoice, PolicyConfig, Server, Store, TlsFiles};
 use super::fault::{FaultKind, Faults};
 use super::layers::{Environment, Layered};
 use super::learning::learning;
 use super::section::{self, Section};
 use super::values::resolved;
 use super::{budget, check_models};
+use crate::rates::{Limit, Limits};
 
 const MIB: u64 = 1 << 20;
 /// More exploration than this is another policy.
@@ -30,15 +32,29 @@ pub(super) fn check(layered: &Layered, environment: &Environment) -> Config {
     let mut root = Section::root(&layered.table, faults);
     let mut settings = Settings::default();
     let server = server(root.table("server"), &layered.folder, &mut settings);
+    let auth = auth(root.table("auth"), server.listen);
     let policy = policy(root.table("policy"), faults, &mut settings);
     let main = budget::main(root.table("budget"));
     let budgets = budget::others(root.tables("budgets"), main.as_ref());
+    let limits = limits(root.table("limits"));
     let store = store(root.table("store"), environment, &mut settings);
     let learning = learning(root.table("learning"));
     let backends = check_models::backends(root.tables("backend"), &layered.folder, environment);
     let models = check_models::models(root.tables("model"), &backends);
     root.end();
-    Config { server, policy, settings, budget: main, budgets, store, learning, backends: backends.known, models }
+    Config {
+        server,
+        auth,
+        policy,
+        settings,
+        budget: main,
+        budgets,
+        limits,
+        store,
+        learning,
+        backends: backends.known,
+        models,
+    }
 }
 
 /// Reports rules that name models which nobody registers. Called once the models are known that
@@ -68,20 +84,33 @@ fn server(mut section: Section<'_>, folder: &Path, settings: &mut Settings) -> S
         state_dir: resolved(folder, &state_dir),
         message_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
         drain_timeout: section.span("drain_timeout", Duration::ZERO, 3_600 * SECOND).unwrap_or(30 * SECOND),
+        requests_max: section.count("requests_max", 1, 1_000_000).map_or(4_096, |max| max as usize),
+        tls: tls(section.table("tls"), folder),
     };
     section.end();
     server
+}
+
+fn tls(mut section: Section<'_>, folder: &Path) -> Option<TlsFiles> {
+    if !section.is_present() {
+        return None;
+    }
+    for (key, wanted) in [("certificate", "a PEM file with the certificate"), ("key", "a PEM file with its key")] {
+        if !section.has(key) {
+            section.missing(key, wanted);
+        }
+    }
+    let mut file = |key| section.text(key).map(|path| resolved(folder, &path));
+    let (certificate, key, client_authorities) = (file("certificate"), file("key"), file("client_authorities"));
+    section.end();
+    Some(TlsFiles { certificate: certificate?, key: key?, client_authorities })
 }
 
 fn listen(section: &mut Section<'_>) -> SocketAddr {
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 7001));
     let Some(text) = section.text("listen") else { return default };
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => return address,
-        Ok(_) => {
-            let wanted = "a loopback address such as 127.0.0.1:7001, since callers are not told apart by keys yet";
-            section.fault("listen", FaultKind::OutOfRange { wanted: wanted.to_owned() });
-        }
+        Ok(address) => return address,
         Err(_) => {
             let found = format!("\"{}\"", text.escape_debug());
             section.fault("listen", FaultKind::WrongForm { wanted: "ADDRESS:PORT such as 127.0.0.1:7001", found });
@@ -126,6 +155,20 @@ fn policy(mut section: Section<'_>, faults: &Faults, settings: &mut Settings) ->
     }
     section.end();
     PolicyConfig { kind: kind.unwrap_or(PolicyChoice::Bandit), rules, default, exploration, best_single_fallback }
+}
+
+fn limits(mut section: Section<'_>) -> Limits {
+    let requests = section.limit("requests_per_minute");
+    let tokens = section.limit("tokens_per_minute");
+    let spend = section.usd("spend_usd_per_minute").map(|spend| {
+        let micros = u64::try_from(spend.micros_rounded_up()).unwrap_or(0);
+        Limit::new(micros).map_err(|_| {
+            let wanted = "from 0.000001 to 600 dollars a minute, or left out for no limit".to_owned();
+            section.fault("spend_usd_per_minute", FaultKind::OutOfRange { wanted });
+        })
+    });
+    section.end();
+    Limits { requests, tokens, spend_micros: spend.and_then(Result::ok) }
 }
 
 fn store(mut section: Section<'_>, environment: &Environment, settings: &mut Settings) -> Store {

@@ -62,9 +62,10 @@ pub(super) fn backends(sections: Vec<Section<'_>>, folder: &Path, environment: &
             // Which keys it may have is not known, so none of them can be called unknown.
             None => continue,
         };
+        let provider = (section.limit("requests_per_minute"), section.limit("tokens_per_minute"));
         section.end();
         if let (Some(name), Some(kind)) = (name, kind) {
-            backends.known.push(BackendConfig { name: Arc::from(name), path, kind });
+            backends.known.push(BackendConfig { name: Arc::from(name), path, kind, provider });
         }
     }
     backends

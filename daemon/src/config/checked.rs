@@ -11,15 +11,19 @@ use pointsman_router::money::Price;
 use pointsman_router::settings::Settings;
 use serde::{Deserialize, Serialize};
 
+use super::auth::Auth;
 use super::budget::Budget;
 use super::learning::LearningConfig;
 use super::secret::Key;
+use crate::rates::{Limit, Limits};
 
 /// Everything that an operator set.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where and how to listen.
     pub server: Server,
+    /// Whether callers need keys.
+    pub auth: Auth,
     /// How to choose.
     pub policy: PolicyConfig,
     /// The settings of the decision core. The secret in it is zero until the state folder is opened:
@@ -29,6 +33,8 @@ pub struct Config {
     pub budget: Option<Budget>,
     /// The budgets of tenants, keys and tags beside it.
     pub budgets: Vec<Budget>,
+    /// What a caller may do in a minute, where its key says nothing else.
+    pub limits: Limits,
     /// What the stores keep.
     pub store: Store,
     /// What is kept to learn from, and when a candidate is trained by itself.
@@ -42,7 +48,7 @@ pub struct Config {
 /// Where and how to listen.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Address of the gRPC server, on the loopback; port 0 takes a free one.
+    /// Address of the gRPC server; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Whether the server describes itself to clients such as grpcurl.
     pub reflection: bool,
@@ -52,6 +58,21 @@ pub struct Server {
     pub message_bytes_max: usize,
     /// How long a drain waits for requests that are under way.
     pub drain_timeout: Duration,
+    /// Requests that may be under way at once; more are refused.
+    pub requests_max: usize,
+    /// The files of TLS; `None`: connections are in clear.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Where certificates come from, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate, with those between it and its authority.
+    pub certificate: PathBuf,
+    /// The key of the certificate.
+    pub key: PathBuf,
+    /// Authorities, one of which must have signed a client's certificate; `None`: clients need none.
+    pub client_authorities: Option<PathBuf>,
 }
 
 /// Which policy serves.
@@ -99,6 +120,8 @@ pub struct BackendConfig {
     pub path: String,
     /// What it is.
     pub kind: BackendKind,
+    /// The provider's own limits: requests and tokens a minute.
+    pub provider: (Option<Limit>, Option<Limit>),
 }
 
 /// What an adapter is.

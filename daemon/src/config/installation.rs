@@ -1,9 +1,11 @@
-//! The installation's secret: 64 random bits, made once, kept in the state folder.
+//! The installation's secrets, made once by chance and kept in the state folder: 64 bits in `secret`, and
+//! 256 bits in `key_secret`.
 //!
-//! It permutes feature buckets and keys the hashes of answers, so a stolen store tells no text. It
-//! must stay the same as long as the stores do: another secret makes old traces useless, so a file
-//! that cannot be read is an error and never replaced. Two daemons that start at once on one folder
-//! get the same secret, since the file appears whole or not at all.
+//! The first permutes feature buckets and keys the hashes of answers, so a stolen store tells no text; the
+//! second keys the hashes of callers' keys, so a stolen store lets nobody in. Both must stay the same as
+//! long as the stores do: another secret makes old traces useless, and old keys, so a file that cannot be
+//! read is an error and never replaced. Two daemons that start at once on one folder get the same secrets,
+//! since a file appears whole or not at all.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "secret";
+const KEY_FILE: &str = "key_secret";
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
@@ -24,10 +27,12 @@ pub enum InstallationError {
         source: io::Error,
     },
     /// The file does not hold a secret.
-    #[error("{} does not hold 16 hexadecimal digits; restore it from a backup, or remove the whole state folder", path.display())]
+    #[error("{} does not hold {digits} hexadecimal digits; restore it from a backup, or remove the whole state folder", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
+        /// How many digits it should hold.
+        digits: usize,
     },
     /// The system gave no random bits.
     #[error("the system gave no random bits: {0}")]
@@ -40,28 +45,42 @@ pub enum InstallationError {
 /// # Errors
 /// [`InstallationError`]; an existing file is never replaced.
 pub fn secret(state_dir: &Path) -> Result<u64, InstallationError> {
+    made_once(state_dir, FILE).map(u64::from_be_bytes)
+}
+
+/// The key of the hashes of callers' keys, in the same way.
+///
+/// # Errors
+/// [`InstallationError`]; an existing file is never replaced.
+pub fn key_secret(state_dir: &Path) -> Result<[u8; 32], InstallationError> {
+    made_once(state_dir, KEY_FILE)
+}
+
+fn made_once<const N: usize>(state_dir: &Path, name: &str) -> Result<[u8; N], InstallationError> {
     let io_at = |path: &Path| {
         let path = path.to_path_buf();
         move |source| InstallationError::Io { path, source }
     };
     make_folder(state_dir).map_err(io_at(state_dir))?;
-    let path = state_dir.join(FILE);
+    let path = state_dir.join(name);
+    let damaged = |path| InstallationError::Damaged { path, digits: 2 * N };
     match fs::read_to_string(&path) {
-        Ok(text) => return parse(&text).ok_or(InstallationError::Damaged { path }),
+        Ok(text) => return parse(&text).ok_or_else(|| damaged(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_at(&path)(error)),
     }
-    let fresh = getrandom::u64().map_err(InstallationError::NoChance)?;
+    let mut fresh = [0; N];
+    getrandom::fill(&mut fresh).map_err(InstallationError::NoChance)?;
     // Written beside and then linked into place: the link fails when another daemon was faster.
-    let beside = state_dir.join(format!("{FILE}.{}", std::process::id()));
-    let written = write(&beside, fresh).and_then(|()| match fs::hard_link(&beside, &path) {
+    let beside = state_dir.join(format!("{name}.{}", std::process::id()));
+    let written = write(&beside, &fresh).and_then(|()| match fs::hard_link(&beside, &path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Ok(()) | Err(_) => fs::File::open(state_dir)?.sync_all(),
     });
     let removed = fs::remove_file(&beside);
     written.and(removed).map_err(io_at(&path))?;
     let text = fs::read_to_string(&path).map_err(io_at(&path))?;
-    parse(&text).ok_or(InstallationError::Damaged { path })
+    parse(&text).ok_or_else(|| damaged(path))
 }
 
 /// Makes a folder and those above it, where there are none, so that a power cut does not take them with all that is
@@ -76,16 +95,23 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, secret: u64) -> io::Result<()> {
+fn write(path: &Path, secret: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    writeln!(file, "{secret:016x}")?;
+    let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(file, "{digits}")?;
     file.sync_all()
 }
 
-fn parse(text: &str) -> Option<u64> {
-    let digits = text.trim_end();
-    let plain = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    plain.then(|| u64::from_str_radix(digits, 16).ok())?
+fn parse<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.trim_end().as_bytes();
+    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let mut secret = [0; N];
+    for (byte, pair) in secret.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(secret)
 }
 
 #[cfg(test)]
@@ -104,6 +130,16 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&state), mode(&state.join(FILE))), (0o700, 0o600));
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+        let key = key_secret(&state).unwrap();
+        assert_eq!((key_secret(&state).unwrap(), mode(&state.join(KEY_FILE))), (key, 0o600));
+        assert_ne!(key_secret(folder.path()).unwrap(), key);
+    }
+
+    #[test]
+    fn what_an_earlier_daemon_wrote_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), "0123456789abcdef\n").unwrap();
+        assert_eq!(secret(folder.path()).unwrap(), 0x0123_4567_89ab_cdef);
     }
 
     #[test]

@@ -87,13 +87,14 @@ enum Form {
 }
 
 /// Every setting that a variable can set.
-const SETTINGS: [(&str, &str, Form); 19] = [
+const SETTINGS: [(&str, &str, Form); 20] = [
     ("server", "listen", Form::Text),
     ("server", "reflection", Form::Flag),
     ("server", "state_dir", Form::Text),
     ("server", "message_bytes_max", Form::Whole),
     ("server", "prompt_bytes_max", Form::Whole),
     ("server", "drain_timeout", Form::Text),
+    ("auth", "keys", Form::Text),
     ("policy", "kind", Form::Text),
     ("policy", "calls_max_default", Form::Whole),
     ("policy", "attempts_max", Form::Whole),

@@ -10,6 +10,7 @@
 //! can be known only once their files are open: so [`read`] hands out a [`Draft`], and
 //! `crate::backends::load` opens the files and ends the check.
 
+mod auth;
 mod budget;
 mod check;
 mod check_models;
@@ -26,6 +27,7 @@ mod tests;
 mod values;
 mod window;
 
+pub use auth::{Auth, Keys, transport};
 pub use budget::{
     ALERT_AT_PERCENT, ALERTS_WANTED, BUDGET_NAME_WANTED, Budget, Enforcement, Pacing, Scope, Whose, are_alerts,
     is_budget_name,
@@ -33,10 +35,10 @@ pub use budget::{
 pub use check::check_rules;
 pub use checked::{
     BackendConfig, BackendKind, Config, OpenaiConfig, OutputCapField, PolicyChoice, PolicyConfig, RecordedConfig,
-    Registration, Server, SimulatedConfig, Store,
+    Registration, Server, SimulatedConfig, Store, TlsFiles,
 };
 pub use fault::{ConfigError, Fault, FaultKind, Faults};
-pub use installation::{InstallationError, secret as installation_secret};
+pub use installation::{InstallationError, key_secret, secret as installation_secret};
 pub use layers::{Environment, Flags, LOSE_ACKNOWLEDGED_ROWS, LOSE_THEM};
 pub use learning::LearningConfig;
 pub use overrides::{Override, OverrideStore, OverrideStoreError};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use pointsman_router::ids::ModelName;
 
 use super::checked::Registration;
+use crate::audit::Entry;
 
 /// What was changed of one model at run time: the whole state, so the latest one saved counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,13 +24,16 @@ pub struct Override {
     pub disabled: bool,
     /// Whether it was removed; the model of the configuration stays away too.
     pub removed: bool,
+    /// Why its price card cannot be right, since a call cost more than it allows.
+    #[serde(default)]
+    pub suspect: Option<String>,
 }
 
 impl Override {
     /// No change at all.
     #[must_use]
     pub fn none(model: ModelName) -> Self {
-        Self { model, registered: None, disabled: false, removed: false }
+        Self { model, registered: None, disabled: false, removed: false, suspect: None }
     }
 }
 
@@ -49,9 +53,9 @@ pub trait OverrideStore: Send + Sync + fmt::Debug {
     /// [`OverrideStoreError`] when they cannot be read.
     fn load(&self) -> Result<Vec<Override>, OverrideStoreError>;
 
-    /// Keeps one; returns once it is durable.
+    /// Keeps one, and in the audit chain who changed it; returns once both are durable.
     ///
     /// # Errors
     /// [`OverrideStoreError`] when it may not be durable.
-    fn save(&self, change: Override) -> BoxFuture<'_, Result<(), OverrideStoreError>>;
+    fn save(&self, change: Override, entry: Entry) -> BoxFuture<'_, Result<(), OverrideStoreError>>;
 }

@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use super::fault::{FaultKind, Faults};
 use super::values;
+use crate::rates::Limit;
 
 /// One table, and the keys it was asked for.
 #[derive(Debug)]
@@ -188,6 +189,16 @@ impl<'a> Section<'a> {
         let names = self.read(key, NAMES_WANTED, read_names)?;
         check_names(self.faults, &self.at(key), &names);
         Some(names)
+    }
+
+    /// A limit a minute.
+    pub(super) fn limit(&mut self, key: &'static str) -> Option<Limit> {
+        let number = self.read(key, "a whole number", Value::as_integer)?;
+        let limit = u64::try_from(number).ok().and_then(|number| Limit::new(number).ok());
+        if limit.is_none() {
+            self.fault(key, FaultKind::OutOfRange { wanted: Limit::WANTED.to_owned() });
+        }
+        limit
     }
 
     /// A list of whole percents; that they are in range is for whoever asked to see.

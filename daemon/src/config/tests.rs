@@ -84,7 +84,7 @@ fn a_good_file_becomes_exact_values() {
 const FAULTY: &str = r#"
         sever = 1
         [server]
-        listen = "0.0.0.0:7001"
+        listen = "everywhere"
         lisen = "127.0.0.1:1"
         drain_timeout = "30"
         message_bytes_max = "big"
@@ -209,6 +209,29 @@ fn later_layers_win_and_name_themselves() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(found[0].path, "POINTSMAN_STORE_KEPT_DAYS");
     assert_eq!(found[1].origin.as_deref(), Some("POINTSMAN_STORE_KEEP_DAYS"));
+}
+
+#[test]
+fn keys_are_required_beyond_the_loopback() {
+    let keys = |text: &str| {
+        let draft = draft(text, &Environment::default(), Flags::default()).unwrap();
+        draft.faults.finish().unwrap();
+        (draft.config.auth.keys, transport(&draft.config.server, false).is_ok())
+    };
+    assert_eq!(keys(""), (Keys::Off, true));
+    assert_eq!(keys("[auth]\nkeys = \"required\"\n"), (Keys::Required, true));
+    assert_eq!(keys("[server]\nlisten = \"[::1]:1\"\n"), (Keys::Off, true));
+    let open = "[server]\nlisten = \"0.0.0.0:7001\"\n";
+    assert_eq!(keys(open), (Keys::Required, false));
+    check(&format!("{open}[auth]\nkeys = \"off\"\n"), &["auth.keys"]);
+    check("[auth]\nkeys = \"maybe\"\nkey = 1\n", &["auth.keys", "auth.key"]);
+    let secured = format!("{open}tls = {{ certificate = \"c.pem\", key = \"k.pem\" }}\n");
+    assert_eq!(keys(&secured), (Keys::Required, true), "TLS is enough");
+    check("[server.tls]\ncertificate = \"c.pem\"\n", &["server.tls.key"]);
+    let server = draft(open, &Environment::default(), Flags::default()).unwrap().config.server;
+    let refused = transport(&server, false).unwrap_err();
+    assert_eq!(refused.faults[0].path, "server.listen");
+    assert!(transport(&server, true).is_ok());
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Teacher {
             -difference, -upper
         );
         tracing::warn!(difference, upper, judged, "the canary is worse, it is rolled back");
-        let wish = Wish { actor: "canary", reason, forced: false };
+        let wish = Wish { actor: "canary".into(), reason, forced: false };
         let Ok(changed) = roles::roll_back(&self.roles, &wish, self.clock.now(), CanaryEnd::RolledBack) else {
             return;
         };
@@ -134,7 +134,7 @@ impl Teacher {
         let say =
             |(model, gain): (&ModelName, f64)| format!("the policy is worth {gain:+.4} beside `{model}` alone");
         let reason = difference.map(say).unwrap_or_default();
-        let wish = Wish { actor: "fallback", reason, forced: false };
+        let wish = Wish { actor: "fallback".into(), reason, forced: false };
         let changed = roles::stand_in(&self.roles, model, &wish, self.clock.now());
         // It stays as it is until the ledger takes the change: the next feedback tries again.
         if let Err(error) = self.take(changed, None).await {

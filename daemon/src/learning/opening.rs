@@ -134,7 +134,7 @@ fn stand_down(changed: Changed, may_fall_back: bool, now: Timestamp) -> Changed 
     if may_fall_back || changed.roles.stands_in.is_none() {
         return changed;
     }
-    let wish = Wish { actor: "config", reason: "the configuration asks for it".to_owned(), forced: false };
+    let wish = Wish { actor: "config".into(), reason: "the configuration asks for it".to_owned(), forced: false };
     let ended = roles::stand_in(&changed.roles, None, &wish, now);
     Changed { roles: ended.roles, entries: [changed.entries, ended.entries].concat() }
 }

@@ -1,6 +1,8 @@
 //! The roles of the policies, and what changes them: pure, so that every change is known before
 //! anything of it is written.
 
+use std::borrow::Cow;
+
 use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::{ModelName, PolicyVersion};
 
@@ -62,8 +64,8 @@ pub struct Standing {
 /// Who wants a change and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
-    /// `caller`, or the part of the daemon.
-    pub actor: &'static str,
+    /// The id of the caller's key, or the part of the daemon.
+    pub actor: Cow<'static, str>,
     /// Why, for people.
     pub reason: String,
     /// Whether a person takes the responsibility for what the gate does not carry.
@@ -148,7 +150,7 @@ pub(super) fn begin(roles: Option<&Lifecycle>, configured: &Configured, now: Tim
 
 /// Takes every role from a policy that can decide no more.
 pub(super) fn lose(roles: &Lifecycle, lost: &PolicyVersion, configured: &Configured, now: Timestamp) -> Changed {
-    let wish = Wish { actor: "start", reason: "it cannot be loaded".to_owned(), forced: false };
+    let wish = Wish { actor: "start".into(), reason: "it cannot be loaded".to_owned(), forced: false };
     let mut next = roles.clone();
     let mut entries = Vec::new();
     if roles.shadow.as_ref().is_some_and(|shadow| shadow.version == *lost) {
@@ -288,7 +290,7 @@ fn entry(
     share: Option<f64>,
 ) -> AuditEntry {
     let Wish { actor, reason, forced } = wish;
-    let (actor, reason) = ((*actor).to_owned(), reason.clone());
+    let (actor, reason) = (actor.clone().into_owned(), reason.clone());
     AuditEntry { at, action, actor, from: from.cloned(), to: to.clone(), share, forced: *forced, reason }
 }
 
@@ -305,7 +307,7 @@ mod tests {
     }
 
     fn wish(forced: bool) -> Wish {
-        Wish { actor: "caller", reason: String::new(), forced }
+        Wish { actor: "caller".into(), reason: String::new(), forced }
     }
 
     fn configured(key: &str, version: &str) -> Configured {

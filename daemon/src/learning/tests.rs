@@ -34,6 +34,7 @@ use super::*;
 use crate::booking;
 use crate::config::{Budget, Window};
 use crate::feedback::{FeedbackDesk, FeedbackError};
+use crate::keys::View;
 use crate::money::{BudgetLedger, Configured};
 use crate::reports::Reports;
 use crate::store::StoreError;
@@ -254,7 +255,7 @@ impl School {
             verdict,
             comment: String::new(),
         };
-        self.desk.submit(raw).await.map(|ack| ack.status)
+        self.desk.submit(raw, &View::All).await.map(|ack| ack.status)
     }
 
     /// Waits until all that is committed is booked, so that the sums are exact when rows go; returns
@@ -576,7 +577,7 @@ async fn concurrent_feedback_teaches_in_the_order_of_the_ledger() {
                 verdict: RawVerdict::Score(f64::from(u32::try_from(i).unwrap()) / 300.0),
                 comment: String::new(),
             };
-            desk.submit(raw).await.unwrap().seq
+            desk.submit(raw, &View::All).await.unwrap().seq
         });
     }
     let mut seqs = tasks.join_all().await;
@@ -785,7 +786,7 @@ async fn report(school: &School, id: DecisionId, models: u8, last: bool, money: 
     let names: Vec<&str> = outcomes.iter().map(|o| o.model.as_str()).collect();
     let names: Vec<&'static str> = ["large", "small"].into_iter().filter(|n| names.contains(n)).collect();
     let request = v1::ReportOutcomesRequest { decision_id: id.to_string(), outcomes, r#final: last };
-    let Ok(standing) = school.reports.report(request).await else { return };
+    let Ok(standing) = school.reports.report(request, &View::All).await else { return };
     if !money.open.contains(&id) {
         return;
     }

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use pointsman_router::clock::Timestamp;
 use pointsman_router::money::NanoUsd;
+use serde_json::{Value, json};
 
 use super::budgets::Budgets;
 use super::{BudgetLedger, Configured, UNBUDGETED};
+use crate::audit::{By, Entry};
 use crate::config::Budget;
 use crate::store::StoreError;
 use crate::store::ledger::{AdjustOutcome, BudgetChange};
@@ -94,6 +96,18 @@ pub(super) fn changed(configured: Configured, changes: Vec<BudgetChange>) -> Bud
     Budgets::new(main, UNBUDGETED, others.into_values())
 }
 
+/// What the audit chain keeps of a budget.
+fn details(budget: &Budget) -> Value {
+    json!({
+        "scope": budget.scope.to_string(),
+        "amount": budget.amount.nanos(),
+        "window": budget.window,
+        "time_zone": budget.time_zone.iana_name(),
+        "enforcement": budget.enforcement,
+        "alert_at_percent": &budget.alert_at_percent,
+    })
+}
+
 /// The first part of a budget that cannot change and would.
 fn fixed(before: &Budget, after: &Budget) -> Option<&'static str> {
     if before.scope != after.scope {
@@ -110,7 +124,7 @@ impl BudgetLedger {
     ///
     /// # Errors
     /// [`BudgetError`]; nothing was changed.
-    pub async fn set(&self, budget: Budget) -> Result<(), BudgetError> {
+    pub async fn set(&self, budget: Budget, by: &By) -> Result<(), BudgetError> {
         let _turn = self.changing.lock().await;
         let before = self.budgets.load_full();
         // One that was removed goes on where it is set again.
@@ -124,7 +138,8 @@ impl BudgetLedger {
         }
         let pacing = known.map_or(budget.pacing, |known| known.pacing);
         let budget = Budget { pacing, ..budget };
-        self.store.save_budget((budget.name.clone(), Some(budget.clone()))).await?;
+        let entry = Entry::new(by, "budget.set", &budget.name, details(&budget));
+        self.store.save_budget((budget.name.clone(), Some(budget.clone())), entry).await?;
         self.replace(&before, &budget.name, Some(&budget));
         self.lock().set_budget(&Arc::new(budget));
         Ok(())
@@ -134,7 +149,7 @@ impl BudgetLedger {
     ///
     /// # Errors
     /// [`BudgetError`]; nothing was changed.
-    pub async fn remove(&self, name: &str) -> Result<(), BudgetError> {
+    pub async fn remove(&self, name: &str, by: &By) -> Result<(), BudgetError> {
         let _turn = self.changing.lock().await;
         let before = self.budgets.load_full();
         if !before.all().contains_key(name) {
@@ -143,7 +158,8 @@ impl BudgetLedger {
         if &*before.main().account == name {
             return Err(BudgetError::Main { name: name.to_owned() });
         }
-        self.store.save_budget((name.to_owned(), None)).await?;
+        let entry = Entry::new(by, "budget.removed", name, json!({}));
+        self.store.save_budget((name.to_owned(), None), entry).await?;
         self.replace(&before, name, None);
         Ok(())
     }
@@ -167,11 +183,13 @@ impl BudgetLedger {
     ///
     /// # Errors
     /// [`BudgetError`]; nothing was changed.
-    pub async fn adjust(&self, adjustment: Adjustment) -> Result<bool, BudgetError> {
+    pub async fn adjust(&self, adjustment: Adjustment, by: &By) -> Result<bool, BudgetError> {
         let Adjustment { account, start, unknown, settled, key } = adjustment;
         let name: Arc<str> = account.as_str().into();
+        let details = json!({ "window": start.micros(), "key": &key, "unknown": unknown.nanos(), "settled": settled.nanos() });
+        let entry = Entry::new(by, "budget.adjusted", &account, details);
         let what = (key, unknown, settled);
-        match self.store.adjust((name, start), what, self.clock.now()).await? {
+        match self.store.adjust((name, start), what, entry).await? {
             AdjustOutcome::Booked => {
                 self.lock().adjust((&account, start), unknown, settled);
                 Ok(true)

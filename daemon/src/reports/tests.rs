@@ -44,7 +44,7 @@ async fn tell(
     outcomes: Vec<v1::ReportedOutcome>,
     last: bool,
 ) -> Result<Standing, ReportError> {
-    school.reports.report(request(id, outcomes, last)).await
+    school.reports.report(request(id, outcomes, last), &View::All).await
 }
 
 fn value(standing: &Standing) -> Option<&str> {
@@ -127,7 +127,7 @@ async fn all_faults_are_told_at_once_and_nothing_is_kept() {
         assert_eq!(faults(tell(&school, id, outcomes.clone(), true).await), expected, "{outcomes:?}");
     }
     let garbled = v1::ReportOutcomesRequest { decision_id: "x".to_owned(), ..Default::default() };
-    assert_eq!(faults(school.reports.report(garbled).await), ["decision_id"]);
+    assert_eq!(faults(school.reports.report(garbled, &View::All).await), ["decision_id"]);
     assert!(school.traces.reports(id).await.unwrap().is_empty());
     check_money(&school, (0, 5_000), (0, 5_000)).await;
 }

@@ -165,7 +165,7 @@ async fn feedback_at_the_same_time_as_pruning_and_deletion_leaves_no_gap() {
                 verdict: RawVerdict::Score(i as f64 / 120.0),
                 comment: String::new(),
             };
-            tasks.spawn(async move { drop(desk.submit(raw).await) });
+            tasks.spawn(async move { drop(desk.submit(raw, &crate::keys::View::All).await) });
         }
         // Some have begun, some have not, and some give up in the middle.
         for _ in 0..round * 40 {

@@ -2,6 +2,7 @@
 
 mod wire;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pointsman_proto::v1;
@@ -10,7 +11,10 @@ use pointsman_router::clock::{Clock, Timestamp};
 use pointsman_router::money::NanoUsd;
 
 use super::status::Refusal;
-use crate::money::{Adjustment, BudgetError, BudgetLedger};
+use crate::audit::By;
+use crate::config::{Scope, Whose};
+use crate::keys::{Caller, TENANT_TAG};
+use crate::money::{Adjustment, BudgetError, BudgetLedger, BudgetStatus};
 use crate::wire::moment;
 
 /// Longest key of an adjustment, in bytes.
@@ -28,28 +32,43 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    pub(super) fn get(&self, request: &v1::GetBudgetRequest) -> Result<v1::GetBudgetResponse, Refusal> {
+    /// A budget; one that the caller may not see is answered as one that never was.
+    pub(super) fn get(
+        &self,
+        request: &v1::GetBudgetRequest,
+        caller: &Caller,
+    ) -> Result<v1::GetBudgetResponse, Refusal> {
         if request.name.is_empty() {
             let budget = wire::to_wire(self.ledger.status(self.clock.now()));
             return Ok(v1::GetBudgetResponse { budget });
         }
-        let budget = self.found(&request.name).ok_or_else(|| unknown(&request.name))?;
+        let statuses = self.ledger.statuses(self.clock.now()).into_iter();
+        let found = statuses.filter(|status| shows(status, caller)).find(|status| status.name == request.name);
+        let budget = found.and_then(wire::to_wire).ok_or_else(|| unknown(&request.name))?;
         Ok(v1::GetBudgetResponse { budget: Some(budget) })
     }
 
-    pub(super) fn list(&self) -> v1::ListBudgetsResponse {
-        let statuses = self.ledger.statuses(self.clock.now());
+    /// The budgets that the caller may see, and their alerts.
+    pub(super) fn list(&self, caller: &Caller) -> v1::ListBudgetsResponse {
+        let mut statuses = self.ledger.statuses(self.clock.now());
+        statuses.retain(|status| shows(status, caller));
+        let names: BTreeSet<String> = statuses.iter().map(|status| status.name.clone()).collect();
+        let alerts = self.ledger.alerts().into_iter().filter(|alert| names.contains(&alert.account));
         v1::ListBudgetsResponse {
+            alerts: alerts.map(wire::alert_to_wire).collect(),
             budgets: statuses.into_iter().filter_map(wire::to_wire).collect(),
-            alerts: self.ledger.alerts().into_iter().map(wire::alert_to_wire).collect(),
         }
     }
 
-    pub(super) async fn set(&self, request: v1::SetBudgetRequest) -> Result<v1::SetBudgetResponse, Refusal> {
+    pub(super) async fn set(
+        &self,
+        request: v1::SetBudgetRequest,
+        by: &By,
+    ) -> Result<v1::SetBudgetResponse, Refusal> {
         let known = self.ledger.budget(&request.name);
         let budget = wire::from_wire(request, known.as_deref())?;
         let name = budget.name.clone();
-        self.ledger.set(budget).await?;
+        self.ledger.set(budget, by).await?;
         tracing::info!(budget = %name, "budget set");
         Ok(v1::SetBudgetResponse { budget: self.found(&name) })
     }
@@ -57,9 +76,10 @@ impl Budgets {
     pub(super) async fn remove(
         &self,
         request: v1::RemoveBudgetRequest,
+        by: &By,
     ) -> Result<v1::RemoveBudgetResponse, Refusal> {
         let name = given("name", request.name)?;
-        self.ledger.remove(&name).await?;
+        self.ledger.remove(&name, by).await?;
         tracing::info!(budget = %name, "budget removed");
         Ok(v1::RemoveBudgetResponse {})
     }
@@ -67,6 +87,7 @@ impl Budgets {
     pub(super) async fn adjust(
         &self,
         request: v1::AdjustBudgetRequest,
+        by: &By,
     ) -> Result<v1::AdjustBudgetResponse, Refusal> {
         let account = given("name", request.name)?;
         let key = given("key", request.key)?;
@@ -77,7 +98,7 @@ impl Budgets {
         let unknown = amount("unknown_usd_nanos", request.unknown_usd_nanos)?;
         let settled = amount("settled_usd_nanos", request.settled_usd_nanos)?;
         let adjustment = Adjustment { account: account.clone(), start, unknown, settled, key };
-        let new = self.ledger.adjust(adjustment).await?;
+        let new = self.ledger.adjust(adjustment, by).await?;
         if new {
             tracing::info!(budget = %account, %unknown, %settled, "budget adjusted");
         }
@@ -121,6 +142,24 @@ impl Budgets {
         let statuses = self.ledger.statuses(self.clock.now());
         let found = statuses.into_iter().find(|status| status.name == account);
         found.map(|status| status.started_at).ok_or_else(|| unknown(account))
+    }
+}
+
+/// Whether a caller may see this account: an administrator each, others those of everybody, of their tenant and of
+/// their key.
+fn shows(status: &BudgetStatus, caller: &Caller) -> bool {
+    let view = caller.view();
+    let Some(tenant) = view.tenant() else { return true };
+    let is = |whose: &Whose, own: &str| match whose {
+        Whose::One(name) => name == own,
+        // The value that the account is kept for stands behind the budget's name.
+        Whose::Each => status.name.split_once('/').is_some_and(|(_, value)| value == own),
+    };
+    match &status.scope {
+        Scope::Global => true,
+        Scope::Tenant(whose) => is(whose, tenant),
+        Scope::Key(whose) => caller.key().is_some_and(|key| is(whose, key.as_str())),
+        Scope::Tag(tag, whose) => tag == TENANT_TAG && is(whose, tenant),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tonic::codegen::http;
 use tonic::metadata::MetadataMap;
 
 use super::status::{Reason, Refusal};
@@ -18,7 +19,12 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(2);
 /// # Errors
 /// [`Reason::InvalidArgument`] for a header that is no timeout.
 pub fn deadline(metadata: &MetadataMap) -> Result<Option<Duration>, Refusal> {
-    let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
+    of_headers(metadata.as_ref())
+}
+
+/// The same, out of a request's headers.
+pub(crate) fn of_headers(headers: &http::HeaderMap) -> Result<Option<Duration>, Refusal> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let read = value.to_str().ok().and_then(parse);
     read.map(Some).ok_or_else(|| Refusal::field("grpc-timeout", "give up to eight digits and a unit of HMSmun"))
 }
@@ -52,10 +58,16 @@ pub async fn within<T>(
 ) -> Result<T, Refusal> {
     match deadline {
         None => work.await,
-        Some(left) => tokio::time::timeout(left.saturating_sub(ANSWER_MARGIN), work).await.unwrap_or_else(|_| {
-            Err(Refusal::new(Reason::DeadlineExceeded, "the deadline ended before there was an answer"))
-        }),
+        Some(left) => {
+            let ended = tokio::time::timeout(left.saturating_sub(ANSWER_MARGIN), work).await;
+            ended.unwrap_or_else(|_| Err(expired()))
+        }
     }
+}
+
+/// What a caller is told whose deadline ended.
+pub(crate) fn expired() -> Refusal {
+    Refusal::new(Reason::DeadlineExceeded, "the deadline ended before there was an answer")
 }
 
 #[cfg(test)]

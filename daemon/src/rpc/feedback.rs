@@ -18,8 +18,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::deadline::{deadline, within};
 use super::decode;
+use super::door::caller;
 use super::status::Refusal;
 use crate::feedback::FeedbackDesk;
+use crate::keys::View;
 use crate::store::ledger::{Ack, AckStatus, FeedbackRow};
 use crate::wire::{self, timestamp};
 
@@ -36,8 +38,8 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    async fn submit(&self, feedback: Option<v1::Feedback>) -> Result<v1::FeedbackAck, Refusal> {
-        Ok(ack_to_wire(self.desk.submit(wire::feedback::from_wire(feedback)).await?))
+    async fn submit(&self, feedback: Option<v1::Feedback>, view: &View) -> Result<v1::FeedbackAck, Refusal> {
+        Ok(ack_to_wire(self.desk.submit(wire::feedback::from_wire(feedback), view).await?))
     }
 }
 
@@ -49,8 +51,8 @@ impl FeedbackService for Verdicts {
         &self,
         request: Request<v1::SubmitFeedbackRequest>,
     ) -> Result<Response<v1::SubmitFeedbackResponse>, Status> {
-        let deadline = deadline(request.metadata())?;
-        let ack = within(deadline, self.submit(request.into_inner().feedback)).await?;
+        let (deadline, view) = (deadline(request.metadata())?, caller(&request)?.view());
+        let ack = within(deadline, self.submit(request.into_inner().feedback, &view)).await?;
         Ok(Response::new(v1::SubmitFeedbackResponse { ack: Some(ack) }))
     }
 
@@ -58,11 +60,11 @@ impl FeedbackService for Verdicts {
         &self,
         request: Request<Streaming<v1::StreamFeedbackRequest>>,
     ) -> Result<Response<Self::StreamFeedbackStream>, Status> {
-        let this = self.clone();
+        let (this, view) = (self.clone(), Arc::new(caller(&request)?.view()));
         let turns: Arc<[Mutex<()>]> = (0..TURNS).map(|_| Mutex::new(())).collect();
         let items = request.into_inner().map_err(decode::item).enumerate();
         let replies = items.map(move |(item, request)| {
-            let (this, turns) = (this.clone(), Arc::clone(&turns));
+            let (this, turns, view) = (this.clone(), Arc::clone(&turns), Arc::clone(&view));
             async move {
                 let feedback = request?.feedback;
                 // Items begin in their order and the lock is fair, so they also end in it.
@@ -70,7 +72,7 @@ impl FeedbackService for Verdicts {
                     Some(turn) => Some(turn.lock().await),
                     None => None,
                 };
-                let submitted = this.submit(feedback).await;
+                let submitted = this.submit(feedback, &view).await;
                 Ok(v1::StreamFeedbackResponse { item: item as u64, result: Some(result(submitted)) })
             }
         });

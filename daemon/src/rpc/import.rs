@@ -7,23 +7,25 @@ use pointsman_proto::v1;
 use tonic::{Status, Streaming};
 
 use super::status::Refusal;
+use crate::keys::{TENANT_TAG, View};
 use crate::training::foreign::{self, Foreign, ForeignFault, Whose};
 use crate::training::import::{BATCH, Importer};
 
 /// Refused traces that are named one by one.
 const REFUSALS_MAX: usize = 100;
 
-/// Takes all traces of a stream in.
+/// Takes all traces of a stream in. Whoever sees one tenant alone brings them in as that tenant's.
 pub(super) async fn import(
     importer: &Importer,
     mut traces: Streaming<v1::ImportTracesRequest>,
+    view: &View,
 ) -> Result<v1::ImportTracesResponse, Status> {
     let mut told = v1::ImportTracesResponse::default();
     let mut batch = Vec::with_capacity(BATCH);
     let mut place = 0;
     while let Some(v1::ImportTracesRequest { trace, line }) = traces.message().await? {
         place += 1;
-        match read(importer, trace) {
+        match read(importer, trace, view) {
             Ok(foreign) => batch.push(foreign),
             Err(fault) => {
                 told.refused += 1;
@@ -33,27 +35,33 @@ pub(super) async fn import(
             }
         }
         if batch.len() >= BATCH {
-            store(importer, std::mem::take(&mut batch), &mut told).await?;
+            store(importer, std::mem::take(&mut batch), view, &mut told).await?;
         }
     }
-    store(importer, batch, &mut told).await?;
+    store(importer, batch, view, &mut told).await?;
     Ok(told)
 }
 
-fn read(importer: &Importer, trace: Option<v1::Trace>) -> Result<Foreign, ForeignFault> {
-    let trace = trace.ok_or(ForeignFault::Missing { field: "trace" })?;
+fn read(importer: &Importer, trace: Option<v1::Trace>, view: &View) -> Result<Foreign, ForeignFault> {
+    let mut trace = trace.ok_or(ForeignFault::Missing { field: "trace" })?;
+    if let View::Tenant(tenant) = view {
+        trace.tags.insert(TENANT_TAG.to_owned(), tenant.to_string());
+        // A key of another daemon must not be taken for one of ours.
+        trace.key_id.clear();
+    }
     foreign::read(trace, importer.encoder(), Whose::Ours)
 }
 
 async fn store(
     importer: &Importer,
     batch: Vec<Foreign>,
+    view: &View,
     told: &mut v1::ImportTracesResponse,
 ) -> Result<(), Refusal> {
     if batch.is_empty() {
         return Ok(());
     }
-    let stored = importer.import(batch).await?;
+    let stored = importer.import(batch, view).await?;
     told.imported += stored.new;
     told.repeated_traces += stored.repeated;
     told.feedback += stored.feedback;

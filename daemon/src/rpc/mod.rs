@@ -6,14 +6,19 @@
 //! a status at the door, so every reason has one code.
 
 pub mod admin;
+mod audit;
 pub mod budgets;
 mod canary;
 pub mod deadline;
 pub(crate) mod decode;
+pub mod door;
+pub(crate) mod ending;
 mod export;
 pub mod feedback;
 pub mod idempotency;
 mod import;
+mod keys;
+pub mod permits;
 pub mod policy;
 mod promotion;
 pub mod reading;

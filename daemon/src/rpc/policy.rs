@@ -10,6 +10,7 @@ use pointsman_proto::v1::policy_service_server::PolicyService;
 use pointsman_router::clock::Clock;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::door::caller;
 use super::status::{Reason, Refusal};
 use super::stored::stored_to_wire;
 use super::training::{Candidates, TrainStream};
@@ -64,43 +65,49 @@ impl PolicyService for Policies {
     type TrainStream = TrainStream;
 
     async fn train(&self, request: Request<v1::TrainRequest>) -> Result<Response<Self::TrainStream>, Status> {
-        Ok(Response::new(self.candidates.train(&request.into_inner())?))
+        let candidates = self.candidates.named(caller(&request)?.actor());
+        Ok(Response::new(candidates.train(request.get_ref())?))
     }
 
     async fn install_policy(
         &self,
         request: Request<Streaming<v1::InstallPolicyRequest>>,
     ) -> Result<Response<v1::InstallPolicyResponse>, Status> {
-        Ok(Response::new(self.candidates.install(request.into_inner()).await?))
+        let candidates = self.candidates.named(caller(&request)?.actor());
+        Ok(Response::new(candidates.install(request.into_inner()).await?))
     }
 
     async fn evaluate(
         &self,
         request: Request<v1::EvaluateRequest>,
     ) -> Result<Response<v1::EvaluateResponse>, Status> {
+        let candidates = self.candidates.named(caller(&request)?.actor());
         let incumbent = self.learning.status().running;
-        Ok(Response::new(self.candidates.evaluate(request.into_inner(), incumbent).await?))
+        Ok(Response::new(candidates.evaluate(request.into_inner(), incumbent).await?))
     }
 
     async fn promote(
         &self,
         request: Request<v1::PromoteRequest>,
     ) -> Result<Response<v1::PromoteResponse>, Status> {
-        Ok(Response::new(self.do_promote(request.into_inner()).await?))
+        let caller = caller(&request)?;
+        Ok(Response::new(self.do_promote(request.into_inner(), &caller).await?))
     }
 
     async fn rollback(
         &self,
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
-        Ok(Response::new(self.do_roll_back(request.into_inner()).await?))
+        let caller = caller(&request)?;
+        Ok(Response::new(self.do_roll_back(request.into_inner(), &caller).await?))
     }
 
     async fn set_shadow(
         &self,
         request: Request<v1::SetShadowRequest>,
     ) -> Result<Response<v1::SetShadowResponse>, Status> {
-        Ok(Response::new(self.do_set_shadow(request.into_inner()).await?))
+        let caller = caller(&request)?;
+        Ok(Response::new(self.do_set_shadow(request.into_inner(), &caller).await?))
     }
 }
 

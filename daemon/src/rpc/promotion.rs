@@ -8,6 +8,7 @@ use pointsman_router::ids::PolicyVersion;
 use super::canary::canary_with_figures;
 use super::policy::Policies;
 use super::status::{Reason, Refusal};
+use crate::keys::Caller;
 use crate::learning::{ArtifactFault, ChangeError, LearningError, Refused, Wish};
 use crate::store::ledger::Lifecycle;
 
@@ -15,7 +16,11 @@ use crate::store::ledger::Lifecycle;
 const REASON_BYTES_MAX: usize = 1_024;
 
 impl Policies {
-    pub(super) async fn do_promote(&self, asked: v1::PromoteRequest) -> Result<v1::PromoteResponse, Refusal> {
+    pub(super) async fn do_promote(
+        &self,
+        asked: v1::PromoteRequest,
+        caller: &Caller,
+    ) -> Result<v1::PromoteResponse, Refusal> {
         let v1::PromoteRequest { version, share, force, reason } = asked;
         let share = share.unwrap_or(1.0);
         if version.is_empty() {
@@ -25,7 +30,7 @@ impl Policies {
         if !(share > 0.0 && share <= 1.0) {
             return Err(BadRequest::of("share", Problem::out_of_range("above 0 to 1")).into());
         }
-        let wish = Wish { forced: force, ..wish(reason)? };
+        let wish = Wish { forced: force, ..wish(reason, caller)? };
         let version = PolicyVersion::from(version);
         let roles = self.learning.promote(version.clone(), share, wish).await?;
         let canary = match roles.open_canary() {
@@ -35,9 +40,13 @@ impl Policies {
         Ok(v1::PromoteResponse { policy: self.find(&version, &roles).await?, canary })
     }
 
-    pub(super) async fn do_roll_back(&self, asked: v1::RollbackRequest) -> Result<v1::RollbackResponse, Refusal> {
+    pub(super) async fn do_roll_back(
+        &self,
+        asked: v1::RollbackRequest,
+        caller: &Caller,
+    ) -> Result<v1::RollbackResponse, Refusal> {
         let before = self.ledger.lifecycle().await?;
-        let roles = self.learning.roll_back(wish(asked.reason)?).await?;
+        let roles = self.learning.roll_back(wish(asked.reason, caller)?).await?;
         let left = before.as_ref().map(|before| match before.open_canary() {
             Some(canary) => &canary.trial.version,
             None => &before.running,
@@ -52,9 +61,10 @@ impl Policies {
     pub(super) async fn do_set_shadow(
         &self,
         asked: v1::SetShadowRequest,
+        caller: &Caller,
     ) -> Result<v1::SetShadowResponse, Refusal> {
         let version = (!asked.version.is_empty()).then(|| PolicyVersion::from(asked.version));
-        let roles = self.learning.set_shadow(version.clone(), wish(String::new())?).await?;
+        let roles = self.learning.set_shadow(version.clone(), wish(String::new(), caller)?).await?;
         let policy = match version {
             Some(version) => self.find(&version, &roles).await?,
             None => None,
@@ -73,11 +83,11 @@ impl Policies {
     }
 }
 
-fn wish(reason: String) -> Result<Wish, Refusal> {
+fn wish(reason: String, caller: &Caller) -> Result<Wish, Refusal> {
     if reason.len() > REASON_BYTES_MAX {
         return Err(BadRequest::of("reason", Problem::out_of_range("at most 1024 bytes")).into());
     }
-    Ok(Wish { actor: "caller", reason, forced: false })
+    Ok(Wish { actor: caller.actor().to_owned().into(), reason, forced: false })
 }
 
 impl From<ChangeError> for Refusal {

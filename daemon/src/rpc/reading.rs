@@ -11,6 +11,7 @@ use pointsman_router::trace::TraceStatus;
 
 use super::feedback::entries_to_wire;
 use super::status::Refusal;
+use crate::keys::View;
 use crate::reports::with_reports;
 use crate::store::StoreError;
 use crate::store::ledger::LedgerStore;
@@ -73,7 +74,8 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn from_wire(filter: Option<v1::TraceFilter>) -> Result<Self, Refusal> {
+    /// Of what a caller may see, what it asks for.
+    pub(super) fn from_wire(filter: Option<v1::TraceFilter>, view: &View) -> Result<Self, Refusal> {
         let filter = filter.unwrap_or_default();
         let status = match filter.status() {
             v1::RequestStatus::Unspecified => None,
@@ -88,6 +90,7 @@ impl Wanted {
                 model: given(filter.model),
                 task: given(filter.task_type),
                 tags: filter.tags,
+                tenant: view.tenant().map(str::to_owned),
                 from: filter.admitted_from.as_ref().map(moment),
                 before: filter.admitted_before.as_ref().map(moment),
                 status,

@@ -26,10 +26,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use super::deadline::{deadline, within};
+use super::door::{caller, claim, keyed};
 use super::idempotency::{Idempotency, KEY_BYTES_MAX, Reply};
 use super::status::Refusal;
 use super::traffic::Traffic;
 use super::watch::{EVENTS_MAX, Item, Watch, last};
+use crate::keys::Caller;
+use crate::rates::{self, Callers, LimitSource};
 use crate::reports::{Reports, Standing};
 use crate::store::traces::Reported;
 use crate::wire;
@@ -52,6 +55,10 @@ pub struct Routing {
     pub reports: Arc<Reports>,
     /// The requests under way.
     pub traffic: Traffic,
+    /// How fast callers are.
+    pub callers: Arc<Callers>,
+    /// How fast they may be.
+    pub limits: Arc<dyn LimitSource>,
 }
 
 impl fmt::Debug for Routing {
@@ -66,12 +73,19 @@ struct Job {
     key: String,
     explain: bool,
     deadline: Option<Duration>,
+    caller: Caller,
 }
 
 impl Routing {
     /// The core's raw request, with the faults that it could not express.
-    fn raw(&self, spec: Option<v1::RequestSpec>, deadline: Option<Duration>) -> Result<v1::RequestSpec, Refusal> {
-        let spec = spec.ok_or_else(|| BadRequest::of("request", Problem::Missing))?;
+    fn raw(
+        &self,
+        spec: Option<v1::RequestSpec>,
+        deadline: Option<Duration>,
+        caller: &Caller,
+    ) -> Result<v1::RequestSpec, Refusal> {
+        let mut spec = spec.ok_or_else(|| BadRequest::of("request", Problem::Missing))?;
+        claim(&mut spec, caller)?;
         let unknown = wire::request::unknown_words(&spec);
         if unknown.is_empty() {
             return Ok(spec);
@@ -86,9 +100,9 @@ impl Routing {
     }
 
     async fn answer(&self, job: Job, progress: Arc<dyn Progress>) -> Reply {
-        let Job { spec, key, explain, deadline } = job;
+        let Job { spec, key, explain, deadline, caller } = job;
         if key.is_empty() {
-            let raw = wire::request::from_wire(spec, deadline);
+            let raw = keyed(wire::request::from_wire(spec, deadline), &caller);
             return route(&self.router, raw, explain, &*progress).await;
         }
         if key.len() > KEY_BYTES_MAX {
@@ -97,11 +111,21 @@ impl Routing {
         let claim = self.idempotency.claim(&spec, &key, explain);
         // Without the deadline of whoever came first: the caller's wait ends with it, the work goes on, and
         // a caller that sends the same again gets its reply instead of paying twice.
-        let raw = wire::request::from_wire(spec, None);
+        let raw = keyed(wire::request::from_wire(spec, None), &caller);
         let router = Arc::clone(&self.router);
         let work: BoxFuture<'static, Reply> =
             Box::pin(async move { route(&router, raw, explain, &*progress).await });
         self.idempotency.once(claim, work).await
+    }
+
+    /// Lets a request of this caller in, where it is not too fast.
+    fn meter(&self, spec: Option<&v1::RequestSpec>, caller: &Caller) -> Result<(), Refusal> {
+        // What carries no request at all is refused for that.
+        let Some(spec) = spec else { return Ok(()) };
+        let key = caller.key();
+        let bytes = spec.prompt.len() + spec.messages.iter().map(|message| message.text.len()).sum::<usize>();
+        let tokens = rates::tokens(bytes, spec.output_tokens_max);
+        Ok(self.callers.admit(key, &self.limits.limits(key), tokens)?)
     }
 
     async fn bounded<T>(
@@ -124,9 +148,10 @@ impl RouterService for Routing {
     type RouteStreamStream = std::pin::Pin<Box<dyn Stream<Item = Item> + Send>>;
 
     async fn route(&self, request: Request<v1::RouteRequest>) -> Result<Response<v1::RouteResponse>, Status> {
-        let deadline = deadline(request.metadata())?;
+        let (deadline, caller) = (deadline(request.metadata())?, caller(&request)?);
         let v1::RouteRequest { request, idempotency_key: key, explain } = request.into_inner();
-        let job = Job { spec: self.raw(request, deadline)?, key, explain, deadline };
+        self.meter(request.as_ref(), &caller)?;
+        let job = Job { spec: self.raw(request, deadline, &caller)?, key, explain, deadline, caller };
         let work: BoxFuture<'_, Reply> = Box::pin(self.answer(job, Arc::new(Unwatched)));
         Ok(Response::new(self.bounded(deadline, work).await?))
     }
@@ -135,9 +160,10 @@ impl RouterService for Routing {
         &self,
         request: Request<v1::RouteStreamRequest>,
     ) -> Result<Response<Self::RouteStreamStream>, Status> {
-        let deadline = deadline(request.metadata())?;
+        let (deadline, caller) = (deadline(request.metadata())?, caller(&request)?);
         let v1::RouteStreamRequest { request, idempotency_key: key, explain } = request.into_inner();
-        let job = Job { spec: self.raw(request, deadline)?, key, explain, deadline };
+        self.meter(request.as_ref(), &caller)?;
+        let job = Job { spec: self.raw(request, deadline, &caller)?, key, explain, deadline, caller };
         let under_way = self.traffic.enter()?;
         let (tell, events) = mpsc::channel(EVENTS_MAX);
         let this = self.clone();
@@ -157,16 +183,17 @@ impl RouterService for Routing {
     }
 
     async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::DecideResponse>, Status> {
-        let deadline = deadline(request.metadata())?;
+        let (deadline, caller) = (deadline(request.metadata())?, caller(&request)?);
         let request = request.into_inner();
         let metering = match request.hold() {
             v1::HoldMode::None => Metering::Caller,
             v1::HoldMode::Budget | v1::HoldMode::Unspecified => Metering::Hold,
         };
         let report_within = report_within(request.report_within)?;
-        let spec = self.raw(request.request, deadline)?;
+        self.meter(request.request.as_ref(), &caller)?;
+        let spec = self.raw(request.request, deadline, &caller)?;
         let output_tokens_max = spec.output_tokens_max;
-        let raw = wire::request::from_wire(spec, deadline);
+        let raw = keyed(wire::request::from_wire(spec, deadline), &caller);
         let work: BoxFuture<'_, _> = Box::pin(async { Ok(self.router.decide(raw, metering).await?) });
         let trace = self.bounded(deadline, work).await?;
         let report_by = trace.hold.as_ref().map(|_| trace.at.plus(report_within));
@@ -180,10 +207,10 @@ impl RouterService for Routing {
         &self,
         request: Request<v1::ReportOutcomesRequest>,
     ) -> Result<Response<v1::ReportOutcomesResponse>, Status> {
-        let deadline = deadline(request.metadata())?;
+        let (deadline, view) = (deadline(request.metadata())?, caller(&request)?.view());
         let request = request.into_inner();
         // What was acknowledged stands, so even a drain lets reports in.
-        let work = async { Ok(self.reports.report(request).await?) };
+        let work = async { Ok(self.reports.report(request, &view).await?) };
         let standing = within(deadline, work).await?;
         Ok(Response::new(reported(standing)))
     }

@@ -15,16 +15,20 @@ use pointsman_router::clock::Clock;
 use pointsman_router::ids::DecisionId;
 use pointsman_router::model::PoolSource;
 use prost::Message as _;
+use serde_json::json;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::door::caller;
 use super::export::{self, Export};
 use super::import;
 use super::policy::Policies;
 use super::reading::{TraceReader, Wanted};
 use super::status::{Reason, Refusal};
 use super::tables;
+use crate::audit::{By, Entry};
 use crate::config::Store;
+use crate::keys::Scope;
 use crate::retention::Retention;
 use crate::store::traces::{Deletion, Lookup};
 use crate::training::import::Importer;
@@ -36,6 +40,8 @@ const PAGE_SIZE: usize = 50;
 const PAGE_SIZE_MAX: usize = 1_000;
 /// Most decisions in one deletion.
 const DELETE_MAX: usize = 10_000;
+/// Decisions that the audit chain names of one deletion.
+const DELETED_NAMED: usize = 20;
 
 /// Shows what happened over gRPC.
 #[derive(Clone)]
@@ -89,8 +95,9 @@ impl StatsService for Statistics {
         &self,
         request: Request<v1::ListTracesRequest>,
     ) -> Result<Response<v1::ListTracesResponse>, Status> {
+        let view = caller(&request)?.view();
         let request = request.into_inner();
-        let wanted = Wanted::from_wire(request.filter)?;
+        let wanted = Wanted::from_wire(request.filter, &view)?;
         let below = page_token(&request.page_token)?;
         let size = match usize::try_from(request.page_size) {
             Ok(0) => PAGE_SIZE,
@@ -105,9 +112,13 @@ impl StatsService for Statistics {
         &self,
         request: Request<v1::GetTraceRequest>,
     ) -> Result<Response<v1::GetTraceResponse>, Status> {
+        let view = caller(&request)?.view();
         let id = decision_id("decision_id", &request.into_inner().decision_id)?;
         let stored = found(self.reader.traces.get(id).await.map_err(Refusal::from)?)?;
         let mut trace = stored.message().map_err(Refusal::from)?;
+        if !view.sees(&trace.tags) {
+            found(Lookup::<()>::Unknown)?;
+        }
         if trace.status() == v1::RequestStatus::Decided {
             self.reader.add_reports(&stored, &mut trace).await?;
         }
@@ -119,8 +130,9 @@ impl StatsService for Statistics {
         &self,
         request: Request<v1::ExportTracesRequest>,
     ) -> Result<Response<Self::ExportTracesStream>, Status> {
+        let view = caller(&request)?.view();
         let request = request.into_inner();
-        let wanted = Wanted::from_wire(request.filter)?;
+        let wanted = Wanted::from_wire(request.filter, &view)?;
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
         self.reader.see_own_writes().await;
         let through = self.reader.traces.last_seq().await.map_err(Refusal::from)?;
@@ -132,20 +144,25 @@ impl StatsService for Statistics {
         &self,
         request: Request<v1::DeleteTracesRequest>,
     ) -> Result<Response<v1::DeleteTracesResponse>, Status> {
+        let by = caller(&request)?.by(self.clock.now());
         let which = deletion(request.into_inner())?;
+        // Before it begins: what is gone must not be gone without a word.
+        self.reader.ledger.note(deletion_entry(&by, &which)).await.map_err(Refusal::from)?;
         let deleted = self.retention.delete(which).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::DeleteTracesResponse { deleted }))
     }
 
     async fn get_store_info(
         &self,
-        _: Request<v1::GetStoreInfoRequest>,
+        request: Request<v1::GetStoreInfoRequest>,
     ) -> Result<Response<v1::GetStoreInfoResponse>, Status> {
+        let is_admin = caller(&request)?.may(Scope::Admin);
+        let state_folder = if is_admin { self.state_dir.display().to_string() } else { String::new() };
         self.reader.see_own_writes().await;
         let size = self.reader.traces.size().await.map_err(Refusal::from)?;
         let feedback_rows = self.reader.ledger.feedback_rows().await.map_err(Refusal::from)?;
         Ok(Response::new(v1::GetStoreInfoResponse {
-            state_folder: self.state_dir.display().to_string(),
+            state_folder,
             files: tables::files(&self.state_dir).await,
             trace_rows: size.traces,
             feedback_rows,
@@ -160,15 +177,22 @@ impl StatsService for Statistics {
         &self,
         request: Request<Streaming<v1::ImportTracesRequest>>,
     ) -> Result<Response<v1::ImportTracesResponse>, Status> {
-        Ok(Response::new(import::import(&self.importer, request.into_inner()).await?))
+        let view = caller(&request)?.view();
+        Ok(Response::new(import::import(&self.importer, request.into_inner(), &view).await?))
     }
 
     async fn get_report(
         &self,
         request: Request<v1::GetReportRequest>,
     ) -> Result<Response<v1::GetReportResponse>, Status> {
+        let is_admin = caller(&request)?.may(Scope::Admin);
         self.reader.see_own_writes().await;
-        Ok(Response::new(self.policies.report(request.into_inner()).await?))
+        let mut report = self.policies.report(request.into_inner()).await?;
+        if !is_admin {
+            // They name who of other tenants said and did what.
+            (report.sources, report.audit) = (Vec::new(), Vec::new());
+        }
+        Ok(Response::new(report))
     }
 }
 
@@ -231,6 +255,16 @@ pub(super) fn found<T>(lookup: Lookup<T>) -> Result<T, Refusal> {
             "the trace of this decision was pruned, see keep_days and keep_bytes",
         )),
         Lookup::Unknown => Err(Refusal::new(Reason::UnknownDecision, "no decision has this id")),
+    }
+}
+
+fn deletion_entry(by: &By, which: &Deletion) -> Entry {
+    match which {
+        Deletion::Tenant(tenant) => Entry::new(by, "traces.deleted", tenant, json!({"all_of": "tenant"})),
+        Deletion::Decisions(ids) => {
+            let first: Vec<String> = ids.iter().take(DELETED_NAMED).map(DecisionId::to_string).collect();
+            Entry::new(by, "traces.deleted", "", json!({"decisions": ids.len(), "first": first}))
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::backends::CardError;
 use crate::feedback::FeedbackError;
 use crate::money::BudgetError;
+use crate::rates::{Metered, TooFast};
 use crate::registry::RegistryError;
 use crate::reports::ReportError;
 use crate::store::StoreError;
@@ -91,6 +92,8 @@ pub enum Reason {
     BudgetExhausted,
     /// The request's own cap has no room.
     RequestCap,
+    /// The caller is faster than its limits.
+    RateLimited,
     /// Every model called failed.
     ModelsFailed,
     /// Models replied, none with an answer of the kind asked for.
@@ -107,6 +110,16 @@ pub enum Reason {
     KeyReused,
     /// The daemon stopped in the middle of the request with this idempotency key.
     KeyCrashed,
+    /// No valid key came with the request.
+    Unauthenticated,
+    /// The key lacks the scope.
+    ScopeMissing,
+    /// No key has this id.
+    UnknownKey,
+    /// The key is revoked or expired.
+    KeyInactive,
+    /// There is no room for another key.
+    KeysFull,
     /// A fault of the daemon.
     Internal,
 }
@@ -121,7 +134,10 @@ impl Reason {
             | Self::Pruned
             | Self::UnknownModel
             | Self::UnknownPolicy
-            | Self::UnknownBudget => Code::NotFound,
+            | Self::UnknownBudget
+            | Self::UnknownKey => Code::NotFound,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::ScopeMissing => Code::PermissionDenied,
             Self::ModelExists | Self::KeyReused => Code::AlreadyExists,
             Self::NoModel
             | Self::BudgetFixed
@@ -135,8 +151,12 @@ impl Reason {
             | Self::Unevaluated
             | Self::GateFailed
             | Self::ArtifactSchema
-            | Self::ArtifactDamaged => Code::FailedPrecondition,
-            Self::BudgetExhausted | Self::RequestCap | Self::Overloaded => Code::ResourceExhausted,
+            | Self::ArtifactDamaged
+            | Self::KeyInactive
+            | Self::KeysFull => Code::FailedPrecondition,
+            Self::BudgetExhausted | Self::RequestCap | Self::RateLimited | Self::Overloaded => {
+                Code::ResourceExhausted
+            }
             Self::ModelsFailed | Self::NoUsableAnswer | Self::Draining | Self::StoreDown => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::KeyCrashed => Code::Aborted,
@@ -171,6 +191,7 @@ impl Reason {
             Self::NoModel => "NO_MODEL",
             Self::BudgetExhausted => "BUDGET_EXHAUSTED",
             Self::RequestCap => "REQUEST_CAP",
+            Self::RateLimited => "RATE_LIMITED",
             Self::ModelsFailed => "MODELS_FAILED",
             Self::NoUsableAnswer => "NO_USABLE_ANSWER",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
@@ -179,6 +200,11 @@ impl Reason {
             Self::StoreDown => "STORE_DOWN",
             Self::KeyReused => "IDEMPOTENCY_KEY_REUSED",
             Self::KeyCrashed => "IDEMPOTENCY_KEY_CRASHED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::ScopeMissing => "SCOPE_MISSING",
+            Self::UnknownKey => "UNKNOWN_KEY",
+            Self::KeyInactive => "KEY_INACTIVE",
+            Self::KeysFull => "KEYS_FULL",
             Self::Internal => "INTERNAL",
         }
     }
@@ -361,9 +387,41 @@ impl From<RouteError> for Refusal {
             RouteError::Decide(error) => error.into(),
             RouteError::Hold(HoldError::NoMoney(no)) => no.into(),
             RouteError::Hold(HoldError::Ledger { .. }) => Self::new(Reason::StoreDown, message),
+            RouteError::Hold(HoldError::TooFast { retry_after, .. }) => {
+                rate_limited(message, "spend", retry_after)
+            }
             RouteError::AllFailed { trace } => of_trace(Reason::ModelsFailed, message, &trace),
             RouteError::NoUsableAnswer { trace } => of_trace(Reason::NoUsableAnswer, message, &trace),
             RouteError::DeadlineExceeded { trace } => of_trace(Reason::DeadlineExceeded, message, &trace),
+        }
+    }
+}
+
+/// The daemon has more to do than it can; the same may pass shortly.
+pub(super) fn overloaded(message: &str) -> Refusal {
+    Refusal::new(Reason::Overloaded, message).retry_after(OVERLOAD_RETRY)
+}
+
+/// A caller that is faster than its limit on this; without a wait no wait would help.
+fn rate_limited(message: String, what: &str, retry_after: Option<Duration>) -> Refusal {
+    let refusal = Refusal::new(Reason::RateLimited, message.clone()).quota(format!("rate:{what}"), message);
+    match retry_after {
+        Some(wait) => refusal.retry_after(wait),
+        None => refusal,
+    }
+}
+
+impl From<TooFast> for Refusal {
+    fn from(error: TooFast) -> Self {
+        let message = error.to_string();
+        match error {
+            TooFast::Wait { metered: Metered::Requests, retry_after, .. } => {
+                rate_limited(message, "requests", Some(retry_after))
+            }
+            TooFast::Wait { metered: Metered::Tokens, retry_after, .. } => {
+                rate_limited(message, "tokens", Some(retry_after))
+            }
+            TooFast::Never { .. } => rate_limited(message, "tokens", None),
         }
     }
 }

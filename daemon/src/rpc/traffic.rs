@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::status::{Reason, Refusal};
+use super::status::{Reason, Refusal, overloaded};
 
 /// A cheap handle to the count of requests under way.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Traffic {
+    /// Requests that may be under way at once.
+    most: usize,
     under_way: TaskTracker,
     tasks: TaskTracker,
     draining: CancellationToken,
@@ -26,14 +28,31 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Nothing is under way, and at most so many requests ever are at once.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            under_way: TaskTracker::default(),
+            tasks: TaskTracker::default(),
+            draining: CancellationToken::default(),
+            cut: CancellationToken::default(),
+            grace: Arc::default(),
+        }
+    }
+
     /// Lets a request in; it is under way until the token is dropped.
     ///
     /// # Errors
-    /// [`Reason::Draining`] once a drain began.
+    /// [`Reason::Draining`] once a drain began, [`Reason::Overloaded`] where too many are under way.
     pub fn enter(&self) -> Result<TaskTrackerToken, Refusal> {
         let token = self.under_way.token();
         if self.draining.is_cancelled() {
             return Err(draining());
+        }
+        // The token itself counts.
+        if self.under_way.len() > self.most {
+            return Err(overloaded("too many requests are under way, try again shortly"));
         }
         Ok(token)
     }
@@ -110,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_lets_nothing_in_and_waits_for_what_runs() {
-        let traffic = Traffic::default();
+        let traffic = Traffic::new(2);
         let token = traffic.enter().unwrap();
         traffic.drain(Some(Duration::from_secs(3)));
         traffic.drain(None);
@@ -121,9 +140,19 @@ mod tests {
         traffic.idle().await;
     }
 
+    #[test]
+    fn what_is_too_many_is_refused_until_one_ends() {
+        let traffic = Traffic::new(2);
+        let held = [traffic.enter().unwrap(), traffic.enter().unwrap()];
+        assert_eq!(traffic.enter().unwrap_err().reason(), Reason::Overloaded);
+        assert_eq!(traffic.len(), 2);
+        drop(held);
+        assert!(traffic.enter().is_ok());
+    }
+
     #[tokio::test]
     async fn the_cut_ends_what_still_runs() {
-        let traffic = Traffic::default();
+        let traffic = Traffic::new(2);
         traffic.cut();
         let never = traffic.bounded(std::future::pending::<Result<(), Refusal>>()).await;
         assert_eq!(never.unwrap_err().reason(), Reason::Draining);

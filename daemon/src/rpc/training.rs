@@ -43,6 +43,11 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// The same, in the name of this actor.
+    pub(super) fn named(&self, actor: &str) -> Self {
+        Self { trainer: self.trainer.named(actor), evaluator: self.evaluator.named(actor) }
+    }
+
     /// Begins a training and tells how far it comes.
     ///
     /// # Errors

@@ -12,8 +12,10 @@ use pointsman_router::clock::Clock;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::tls::Tls;
 use crate::booking;
 use crate::learning::Learning;
+use crate::registry::Registry;
 use crate::reports::Reports;
 use crate::retention::Retention;
 use crate::store::ledger::LedgerStore;
@@ -24,6 +26,8 @@ use crate::training::retrain::Retraining;
 const REPORTS_EVERY: Duration = Duration::from_secs(1);
 /// How often retention is looked at.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// How often certificates are looked at.
+const RELOAD_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether a candidate is due.
 const RETRAIN_EVERY: Duration = Duration::from_secs(5);
 /// Rows that are booked in one commit, at most.
@@ -39,6 +43,8 @@ pub(super) struct Books {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) traces: TraceStore,
     pub(super) ledger: LedgerStore,
+    /// The models, whose price cards are held against what calls cost.
+    pub(super) registry: Arc<Registry>,
     /// The place up to which everything is booked.
     pub(super) booked: u64,
 }
@@ -53,6 +59,7 @@ impl Books {
         let mut rows = Vec::with_capacity(BOOKED_AT_ONCE);
         while committed.recv_many(&mut rows, BOOKED_AT_ONCE).await > 0 {
             self.book(&rows).await;
+            self.suspect(&rows).await;
             for row in rows.drain(..) {
                 // A teacher that stopped has said why; the next start learns what it missed.
                 let _ = teacher.send(row).await;
@@ -70,6 +77,19 @@ impl Books {
                 tracing::error!(%error, "spend could not be booked, it is tried again");
                 tokio::time::sleep(BOOKING_PAUSE).await;
                 self.catch_up().await;
+            }
+        }
+    }
+
+    /// Marks the models whose calls cost more than their price cards allow.
+    async fn suspect(&self, rows: &[Committed]) {
+        for (model, why) in rows.iter().flat_map(booking::above_their_cards) {
+            match self.registry.suspect(&model, why.clone(), self.clock.now()).await {
+                Ok(true) => {
+                    tracing::error!(%model, %why, "the price card is suspect, mend it and enable the model")
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(%model, %error, "a suspect price card could not be marked"),
             }
         }
     }
@@ -98,6 +118,19 @@ pub(super) async fn retrain(retraining: Retraining, learning: Learning, stop: Ca
         if let Err(error) = retraining.step(&incumbent).await {
             tracing::warn!(%error, "retraining could not be looked at, it is tried again");
         }
+    })
+    .await;
+}
+
+/// Reads the certificate again where its files changed, until the stop.
+pub(super) async fn reload(tls: Arc<Tls>, stop: CancellationToken) {
+    every(RELOAD_EVERY, stop, || {
+        match tls.reload() {
+            Ok(true) => tracing::info!("the certificate changed, new connections get the new one"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the certificate cannot be read, the earlier one stays"),
+        }
+        std::future::ready(())
     })
     .await;
 }

@@ -21,16 +21,20 @@ use super::transport::Services;
 use crate::backends::Loaded;
 use crate::booking;
 use crate::clock::{OsSeeds, SystemClock};
-use crate::config::{self, Config, Pacing, PolicyChoice, PolicyConfig, Store};
+use crate::config::{self, Config, Keys, Pacing, PolicyChoice, PolicyConfig, Store};
 use crate::feedback::FeedbackDesk;
+use crate::keyring::{KeyLimits, Keyring};
+use crate::keys::HashKey;
 use crate::learning::{Artifact, Learning, Opening, Teacher};
 use crate::money::{BudgetLedger, Configured, UNBUDGETED};
 use crate::pacing::BudgetPacer;
+use crate::rates::{Braked, Callers, LimitSource};
 use crate::registry::Registry;
 use crate::reports::Reports;
 use crate::retention::Retention;
 use crate::rpc::admin::Administration;
 use crate::rpc::budgets::Budgets;
+use crate::rpc::door::Door;
 use crate::rpc::feedback::Verdicts;
 use crate::rpc::idempotency::Idempotency;
 use crate::rpc::policy::Policies;
@@ -70,9 +74,13 @@ pub(super) struct Parts {
     pub(super) trainer: Trainer,
     pub(super) evaluator: Evaluator,
     pub(super) retraining: Retraining,
+    keyring: Arc<Keyring>,
+    demands_keys: bool,
     state_dir: PathBuf,
     keeps: Store,
     departing_share: f64,
+    /// What callers may do in a minute.
+    limits: Arc<dyn LimitSource>,
     message_bytes_max: usize,
     /// Released last: fields are dropped in their order.
     _lock: StateLock,
@@ -106,11 +114,9 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
 
     let (tell_feedback, feedback) = mpsc::channel(LESSONS_MAX);
     let ledger = open_ledger(&config, tell_feedback).await?;
+    let keyring = open_keyring(&config, &ledger, &*clock).await?;
     let (traces, committed) = open_traces(&config, &ledger).await?;
-    let name = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
-    let booked = booking::catch_up(name, &traces, &ledger, clock.now()).await?;
-    let configured = Configured { main: config.budget.clone(), others: config.budgets.clone() };
-    let budget = Arc::new(BudgetLedger::open(ledger.clone(), configured, Arc::clone(&clock)).await?);
+    let (budget, booked) = open_budgets(&config, (&traces, &ledger), &clock).await?;
 
     let registry = Arc::new(Registry::open(backends, models, Arc::new(ledger.clone()))?);
     let state_dir =
@@ -122,6 +128,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let stores = (traces.clone(), ledger.clone());
     let (teacher, learning) = Teacher::open(opening, stores, Arc::clone(&clock)).await?;
 
+    let limits: Arc<dyn LimitSource> = Arc::new(KeyLimits { keyring: keyring.clone(), default: config.limits });
     let pacing = config.budget.as_ref().map_or(Pacing::Off, |budget| budget.pacing);
     let pacer = Arc::new(BudgetPacer::new(Arc::clone(&budget), pacing));
     let ports = Ports {
@@ -129,7 +136,7 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
         seeds: Arc::clone(&seeds),
         pools: Arc::clone(&registry) as Arc<dyn PoolSource>,
         policies: learning.policies() as Arc<dyn PolicySource>,
-        ledger: Arc::clone(&budget) as Arc<dyn Ledger>,
+        ledger: Arc::new(Braked::new(Arc::clone(&budget) as Arc<dyn Ledger>, Arc::clone(&limits))),
         pacer: Arc::clone(&pacer) as _,
         traces: Arc::new(traces.clone()) as Arc<dyn TraceSink>,
     };
@@ -148,13 +155,16 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     let parts = Parts {
         reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), pools, time, secret)),
         router: Arc::new(Router::new(config.settings.clone(), ports)),
-        traffic: Traffic::default(),
+        traffic: Traffic::new(config.server.requests_max),
         retraining: Retraining::open(trainer.clone(), evaluator.clone(), due).await?,
         trainer,
         evaluator,
+        keyring,
+        demands_keys: config.auth.keys == Keys::Required,
         state_dir,
         keeps: config.store,
         departing_share: config.learning.departing_share,
+        limits,
         message_bytes_max: config.server.message_bytes_max,
         _lock: lock,
         clock,
@@ -178,6 +188,32 @@ async fn open_ledger(
     }
     tracing::warn!("a power cut will lose acknowledged rows, as {} wants", config::LOSE_ACKNOWLEDGED_ROWS);
     LedgerStore::open_as(&path, Durability::Normal, Some(tell_feedback)).await
+}
+
+/// Books what is committed, then opens the budgets; the place up to which everything is booked.
+async fn open_budgets(
+    config: &Config,
+    (traces, ledger): (&TraceStore, &LedgerStore),
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<BudgetLedger>, u64), ServeError> {
+    let main = config.budget.as_ref().map_or(UNBUDGETED, |budget| &budget.name);
+    let booked = booking::catch_up(main, traces, ledger, clock.now()).await?;
+    let configured = Configured { main: config.budget.clone(), others: config.budgets.clone() };
+    Ok((Arc::new(BudgetLedger::open(ledger.clone(), configured, Arc::clone(clock)).await?), booked))
+}
+
+/// The keys of callers. Where they are demanded and none may administrate, only the command line can make one.
+async fn open_keyring(
+    config: &Config,
+    ledger: &LedgerStore,
+    clock: &dyn Clock,
+) -> Result<Arc<Keyring>, ServeError> {
+    let hash_key = HashKey::new(&config::key_secret(&config.server.state_dir)?);
+    let keyring = Keyring::open(ledger.clone(), hash_key).await?;
+    if config.auth.keys == Keys::Required && !keyring.has_admin(clock.now()) {
+        tracing::warn!("keys are required and none may administrate, make one with `pointsmand keys create`");
+    }
+    Ok(Arc::new(keyring))
 }
 
 /// The trace store, in which no place is given that the ledger has seen already: a power cut may have
@@ -269,6 +305,11 @@ impl Parts {
             clock: Arc::clone(&clock),
         };
         Services {
+            door: Door {
+                keyring: Arc::clone(&self.keyring),
+                demands_keys: self.demands_keys,
+                clock: Arc::clone(&clock),
+            },
             routing: Routing {
                 router: Arc::clone(&self.router),
                 pools: Arc::clone(&pools),
@@ -276,6 +317,8 @@ impl Parts {
                 idempotency: Idempotency::new(self.ledger.clone(), Arc::clone(&clock), traffic.clone(), secret),
                 reports: Arc::clone(&self.reports),
                 traffic: traffic.clone(),
+                callers: Arc::new(Callers::new()),
+                limits: Arc::clone(&self.limits),
             },
             verdicts: Verdicts {
                 desk: FeedbackDesk::new(
@@ -301,6 +344,8 @@ impl Parts {
             administration: Administration {
                 registry: Arc::clone(&self.registry),
                 budgets: Budgets { ledger: Arc::clone(&self.budget), clock: Arc::clone(&clock) },
+                keyring: Arc::clone(&self.keyring),
+                ledger: self.ledger.clone(),
                 clock,
                 traffic,
             },

@@ -4,6 +4,7 @@
 //! server as a whole, so a load balancer may ask for either.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_proto::FILE_DESCRIPTOR_SET;
@@ -19,8 +20,11 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 use tower::util::MapResponseLayer;
 
+use super::tls::Tls;
 use crate::rpc::admin::Administration;
 use crate::rpc::decode;
+use crate::rpc::door::Door;
+use crate::rpc::ending::InTime;
 use crate::rpc::feedback::Verdicts;
 use crate::rpc::policy::Policies;
 use crate::rpc::router::Routing;
@@ -45,9 +49,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// ... and closed when nobody answers for this long.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// All services of the daemon.
+/// All services of the daemon, and the door in front of them.
 #[derive(Debug, Clone)]
 pub(super) struct Services {
+    pub(super) door: Door,
     pub(super) routing: Routing,
     pub(super) verdicts: Verdicts,
     pub(super) statistics: Statistics,
@@ -56,10 +61,11 @@ pub(super) struct Services {
 }
 
 /// How to serve them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Transport {
     pub(super) message_bytes_max: usize,
     pub(super) reflection: bool,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// Tells who serves.
@@ -91,7 +97,7 @@ pub(super) fn serve(
     tonic_reflection::server::Error,
 > {
     let (reporter, health) = health_reporter();
-    let Services { routing, verdicts, statistics, policies, administration } = services;
+    let Services { door, routing, verdicts, statistics, policies, administration } = services;
     let max = transport.message_bytes_max;
     macro_rules! limited {
         ($server:ident, $service:expr) => {
@@ -114,6 +120,8 @@ pub(super) fn serve(
         .http2_max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(tower::layer::layer_fn(InTime::new))
+        .layer(door)
         .layer(MapResponseLayer::new(decode::answer))
         .add_service(health)
         .add_optional_service(v1)
@@ -123,6 +131,15 @@ pub(super) fn serve(
         .add_service(limited!(StatsServiceServer, statistics))
         .add_service(limited!(PolicyServiceServer, policies))
         .add_service(limited!(AdminServiceServer, administration));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Ok((server.serve_with_incoming_shutdown(incoming, stop), Health(reporter)))
+    let health = Health(reporter);
+    let served = async move {
+        match transport.tls {
+            Some(tls) => server.serve_with_incoming_shutdown(tls.incoming(listener), stop).await,
+            None => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                server.serve_with_incoming_shutdown(incoming, stop).await
+            }
+        }
+    };
+    Ok((served, health))
 }

@@ -176,7 +176,7 @@ pub struct Evaluation {
 pub struct Evaluator {
     ground: Arc<Ground>,
     /// Whom the audit log names.
-    actor: &'static str,
+    actor: Arc<str>,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -193,13 +193,13 @@ impl Evaluator {
     /// Evaluates on this ground.
     #[must_use]
     pub fn new(ground: Ground) -> Self {
-        Self { ground: Arc::new(ground), actor: CALLER, turn: Arc::default() }
+        Self { ground: Arc::new(ground), actor: CALLER.into(), turn: Arc::default() }
     }
 
     /// The same evaluator, with another name in the audit log.
     #[must_use]
-    pub fn named(&self, actor: &'static str) -> Self {
-        Self { actor, ..self.clone() }
+    pub fn named(&self, actor: &str) -> Self {
+        Self { actor: actor.into(), ..self.clone() }
     }
 
     /// Evaluates these versions, or every candidate where there are none, against the policy that runs;
@@ -245,7 +245,7 @@ impl Evaluator {
             format!("does not pass the gate: {}", failed.join("; "))
         };
         let reason = format!("worth {:+.4} beside what ran, {gate}", gain.reward.value);
-        AuditEntry::about(PolicyAction::Evaluated, version, (self.actor, *at), reason)
+        AuditEntry::about(PolicyAction::Evaluated, version, (&*self.actor, *at), reason)
     }
 
     async fn asked_for(

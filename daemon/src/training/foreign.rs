@@ -19,6 +19,7 @@ use pointsman_router::trace::Trace;
 use prost_types::Timestamp as WireTime;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use crate::keys::TENANT_TAG;
 use crate::store::traces::NO_FEATURES;
 use crate::wire::trace::{FORMAT, features_to_wire};
 use crate::wire::{self, WireError, moment};
@@ -116,11 +117,17 @@ fn complete(message: &mut v1::Trace) -> Result<(), ForeignFault> {
     if message.status() == v1::RequestStatus::Unspecified {
         message.set_status(v1::RequestStatus::Answered);
     }
-    let caller_ref = message.caller_ref.clone();
+    // What tenants call alike is not the same.
+    let tenant = message.tags.get(TENANT_TAG).map_or("", String::as_str);
+    let caller_ref = if tenant.is_empty() {
+        message.caller_ref.clone()
+    } else {
+        format!("{tenant}\u{ff}{}", message.caller_ref)
+    };
     let outcomes = &message.outcomes;
     let decision = message.decision.get_or_insert_default();
     if decision.decision_id.is_empty() {
-        if caller_ref.is_empty() {
+        if message.caller_ref.is_empty() {
             return Err(ForeignFault::Missing { field: "trace.decision.decision_id" });
         }
         decision.decision_id = id_of(moment(&at), &caller_ref).to_string();

@@ -13,6 +13,7 @@ use pointsman_router::ids::{DecisionId, ModelName};
 use pointsman_router::trace::Trace;
 
 use super::foreign::Foreign;
+use crate::keys::View;
 use crate::reports::{ReportError, with_reports};
 use crate::store::ledger::{AckStatus, ImportedFeedback, LedgerStore, NewFeedback};
 use crate::store::traces::{Lookup, TraceStore};
@@ -55,11 +56,12 @@ impl Importer {
         &self.encoder
     }
 
-    /// Takes some traces in; importing the same again changes nothing.
+    /// Takes some traces in; importing the same again changes nothing. A trace whose decision is here already and
+    /// may not be seen counts as a repetition and changes nothing.
     ///
     /// # Errors
     /// What a store met; some may be in then.
-    pub async fn import(&self, some: Vec<Foreign>) -> Result<Imported, ReportError> {
+    pub async fn import(&self, some: Vec<Foreign>, view: &View) -> Result<Imported, ReportError> {
         let _staying = self.traces.staying().await;
         let mut imported = Imported::default();
         let traces = some.iter().map(|foreign| Arc::new(foreign.trace.clone())).collect();
@@ -68,7 +70,7 @@ impl Importer {
         for (Foreign { trace, feedback }, new) in some.into_iter().zip(stored) {
             imported.new += u64::from(new);
             imported.repeated += u64::from(!new);
-            if feedback.is_empty() {
+            if feedback.is_empty() || !(new || self.is_seen(trace.decision.id, view).await?) {
                 continue;
             }
             let own = !new && !self.traces.is_imported(trace.decision.id).await?;
@@ -83,6 +85,16 @@ impl Importer {
             imported.feedback += self.ledger.import_feedback(said, secret, self.clock.now()).await?;
         }
         Ok(imported)
+    }
+
+    async fn is_seen(&self, id: DecisionId, view: &View) -> Result<bool, ReportError> {
+        if *view == View::All {
+            return Ok(true);
+        }
+        Ok(match self.traces.committed(id).await? {
+            Lookup::Found((_, trace)) => view.sees(&trace.tags),
+            Lookup::Pruned | Lookup::Unknown => false,
+        })
     }
 
     fn rows(&self, trace: &Trace, feedback: Vec<Said>) -> ImportedFeedback {

@@ -130,7 +130,7 @@ pub struct Ground {
 pub struct Trainer {
     ground: Arc<Ground>,
     /// Whom the audit log names.
-    actor: &'static str,
+    actor: Arc<str>,
     busy: Arc<Busy>,
     stopped: Arc<AtomicBool>,
 }
@@ -176,13 +176,13 @@ impl Trainer {
     /// Trains on this ground.
     #[must_use]
     pub fn new(ground: Ground) -> Self {
-        Self { ground: Arc::new(ground), actor: CALLER, busy: Arc::default(), stopped: Arc::default() }
+        Self { ground: Arc::new(ground), actor: CALLER.into(), busy: Arc::default(), stopped: Arc::default() }
     }
 
     /// The same trainer, with another name in the audit log.
     #[must_use]
-    pub fn named(&self, actor: &'static str) -> Self {
-        Self { actor, ..self.clone() }
+    pub fn named(&self, actor: &str) -> Self {
+        Self { actor: actor.into(), ..self.clone() }
     }
 
     /// What it stands on.
@@ -294,7 +294,7 @@ impl Trainer {
             fitted,
         };
         let reason = format!("on {} rows", candidate.fitted.trained_rows);
-        let entry = AuditEntry::about(action, &version, (self.actor, candidate.created_at), reason);
+        let entry = AuditEntry::about(action, &version, (&*self.actor, candidate.created_at), reason);
         let new = ledger.insert_candidate(candidate, entry).await?;
         let gone = || StoreError::Corrupt { detail: format!("the policy `{version}` is gone from the ledger") };
         let stored = ledger.policy(version.clone()).await?.ok_or_else(gone)?;

@@ -90,6 +90,7 @@ pub fn to_wire(model: &Model, origin: v1::ModelOrigin, now: Timestamp) -> v1::Mo
         unavailable_reason,
         origin: origin.into(),
         breaker: breaker_to_wire(model.breaker.state(now)).into(),
+        price_suspect_reason: String::new(),
     }
 }
 

@@ -5,11 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
-use pointsman_client::{Client, ClientError, Fault, Target, v1};
-use pointsman_daemon::backends;
+use pointsman_client::{ApiKey, Client, ClientError, Fault, Target, v1};
 use pointsman_daemon::config::{Environment, Flags};
+use pointsman_daemon::keyring::{Keyring, Wanted};
+use pointsman_daemon::keys::{HashKey, Limits, Scope};
 use pointsman_daemon::rpc::traffic::Traffic;
 use pointsman_daemon::serve::{self, ServeError};
+use pointsman_daemon::store::ledger::LedgerStore;
+use pointsman_daemon::{audit, backends, config};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -67,6 +70,11 @@ impl Setup {
         Self { folder }
     }
 
+    /// The folder of the configuration.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The state folder.
     pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
@@ -74,12 +82,30 @@ impl Setup {
 
     /// Starts the daemon.
     pub(crate) async fn start(&self) -> Running {
-        Running::start(self.folder.path()).await.unwrap()
+        self.start_in(&Environment::default()).await
+    }
+
+    /// Starts the daemon with these variables.
+    pub(crate) async fn start_in(&self, environment: &Environment) -> Running {
+        Running::start(self.folder.path(), environment).await.unwrap()
+    }
+
+    /// The keyring while the daemon does not run.
+    pub(crate) async fn keyring(&self) -> Keyring {
+        let hash_key = HashKey::new(&config::key_secret(&self.state()).unwrap());
+        let ledger = LedgerStore::open(&self.state().join("ledger.db"), None).await.unwrap();
+        Keyring::open(ledger, hash_key).await.unwrap()
+    }
+
+    /// Makes a key while the daemon does not run: its text.
+    pub(crate) async fn key(&self, tenant: &str, scopes: &[Scope]) -> String {
+        let fresh = self.keyring().await.create(wanted(tenant, scopes), &operator()).await.unwrap();
+        fresh.text.expose().to_owned()
     }
 
     /// Why the daemon does not start.
     pub(crate) async fn refusal(&self) -> ServeError {
-        match Running::start(self.folder.path()).await {
+        match Running::start(self.folder.path(), &Environment::default()).await {
             Ok(_) => panic!("the daemon started"),
             Err(error) => error,
         }
@@ -95,9 +121,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    async fn start(folder: &Path) -> Result<Self, ServeError> {
+    async fn start(folder: &Path, environment: &Environment) -> Result<Self, ServeError> {
         let flags = Flags { file: Some(folder.join("pointsman.toml")), ..Flags::default() };
-        let loaded = backends::load(&Environment::default(), &flags).unwrap();
+        let loaded = backends::load(environment, &flags).unwrap();
         let listener = TcpListener::bind(loaded.config.server.listen).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let daemon = serve::Daemon::open(loaded).await?;
@@ -113,6 +139,12 @@ impl Running {
         drop(client);
         traffic.drain(None);
         served.await.unwrap().unwrap();
+    }
+
+    /// A client that comes with a key.
+    pub(crate) async fn client_with(&self, key: &str) -> Client {
+        let target = Target { key: Some(ApiKey::new(key).unwrap()), ..Target::new(&self.address) };
+        Client::connect(target).await.unwrap()
     }
 
     /// Requests under way.
@@ -146,6 +178,22 @@ impl Running {
         let request = v1::ListModelStatsRequest { models: vec![model.to_owned()], ..Default::default() };
         self.client.list_model_stats(request).await.unwrap().stats.remove(0)
     }
+}
+
+/// A key that somebody wants.
+pub(crate) fn wanted(tenant: &str, scopes: &[Scope]) -> Wanted {
+    Wanted {
+        tenant: tenant.to_owned(),
+        name: String::new(),
+        scopes: scopes.iter().copied().collect(),
+        expires_at: None,
+        limits: Limits::default(),
+    }
+}
+
+/// Whoever works on the state folder, long ago.
+pub(crate) fn operator() -> audit::By {
+    audit::By::new(audit::OPERATOR, pointsman_router::clock::Timestamp::from_micros(0))
 }
 
 /// A label question for these models.

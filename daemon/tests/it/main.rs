@@ -10,14 +10,19 @@
 )]
 
 mod bad_input;
+mod canary;
 mod budgets;
 mod ends;
 mod harness;
+mod keys;
 mod lifecycle;
 mod models;
 mod money;
 mod promotion;
 mod replay;
+mod permits;
 mod stream;
+mod tenants;
+mod tls;
 mod traffic;
 mod training;

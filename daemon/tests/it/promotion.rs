@@ -130,7 +130,7 @@ async fn a_shadow_calls_nobody_and_is_gone_when_it_is_cleared() {
     assert_eq!((live.rows, live.judged_rows, live.value.unwrap().value), (10, 10, 1.0));
     assert!(live.cost_usd_nanos > 0 && report.running.unwrap().version == rules);
     let done: Vec<_> = report.audit.iter().map(|entry| (entry.action(), entry.actor.as_str())).collect();
-    assert_eq!(done, [(v1::PolicyAction::ShadowSet, "caller"), (v1::PolicyAction::Promoted, "config")]);
+    assert_eq!(done, [(v1::PolicyAction::ShadowSet, "keyless"), (v1::PolicyAction::Promoted, "config")]);
     assert!(daemon.client.set_shadow(shadow("")).await.unwrap().policy.is_none());
     assert_eq!(states(&daemon).await, (v1::PolicyState::Running, v1::PolicyState::Candidate));
     daemon.stop().await;

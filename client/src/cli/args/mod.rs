@@ -1,11 +1,13 @@
 //! What may be asked on the command line. Only shapes: what the words mean is in the file of each command.
 
 mod budget;
+mod keys;
 mod play;
 mod policy;
 mod request;
 mod stats;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -13,6 +15,7 @@ use clap_complete::Shell;
 use pointsman_client::v1;
 
 pub(crate) use self::budget::{AdjustArgs, BudgetsCommand, SetBudgetArgs, TransfersArgs};
+pub(crate) use self::keys::{AuditCommand, CreateKeyArgs, KeysCommand};
 pub(crate) use self::play::PlayArgs;
 pub(crate) use self::policy::{EvaluateArgs, PoliciesCommand, PromoteArgs, ShadowArgs, TrainArgs};
 pub(crate) use self::request::{DecideArgs, ReportArgs, RequestArgs, RouteArgs};
@@ -26,6 +29,15 @@ pub(crate) struct Cli {
     /// Address of the daemon, host:port.
     #[arg(long, global = true, env = "POINTSMAN_ADDRESS", default_value = "127.0.0.1:7001")]
     pub(crate) address: String,
+    /// File that holds the key to send. Default: POINTSMAN_KEY, which holds the key itself.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<String>,
+    /// File of the authorities (PEM) that are trusted behind an https:// address.
+    #[arg(long, global = true, env = "POINTSMAN_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Files of this client's own certificate and its key (PEM), for daemons that demand one.
+    #[arg(long, global = true, num_args = 2, value_names = ["CERTIFICATE", "KEY"], requires = "ca")]
+    pub(crate) identity: Option<Vec<PathBuf>>,
     /// Print JSON instead of tables: one object, or one object a line for streams.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -97,6 +109,18 @@ pub(crate) enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: BudgetsCommand,
+    },
+    /// Make, list, revoke and rotate keys.
+    Keys {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// What was done to the daemon, and whether the log of it is what was written.
+    Audit {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Begin the graceful end of the daemon.
     Drain {

@@ -142,6 +142,17 @@ async fn what_is_no_reply_is_malformed() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_reply_is_told_without_quoting_it() {
+    for body in [r#"{"choices": "said"}"#, r#"{"choices": [], "usage": "said"}"#, "said", r#"{"choices": [{"said"#]
+    {
+        match ask(200, &[], body).await {
+            Err(CallError::Malformed { detail }) => assert!(!detail.contains("said"), "{detail}"),
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_status_becomes_the_error_one_can_act_on() {
     for status in [400, 413, 422, 302] {
         assert!(matches!(ask(status, &[], "no").await, Err(CallError::Refused { .. })), "{status}");

@@ -7,6 +7,7 @@
 use pointsman_router::backend::{Call, CallError, Reply};
 use pointsman_router::request::Role;
 use serde::Deserialize;
+use serde_json::error::Category;
 use serde_json::{Map, Value, json};
 
 use crate::config::{OpenaiConfig, OutputCapField};
@@ -90,9 +91,8 @@ struct Usage {
 
 /// Reads the reply of a successful call.
 pub(super) fn read_reply(body: &[u8]) -> Result<Reply, CallError> {
-    // The parser's text names a place and a type, never the content.
     let malformed = |detail: String| CallError::Malformed { detail };
-    let completion: Completion = serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
+    let completion: Completion = serde_json::from_slice(body).map_err(|error| malformed(place(&error)))?;
     let first = completion.choices.into_iter().next();
     let choice = first.ok_or_else(|| malformed("it has no choice".to_owned()))?;
     let text = match choice.message.content {
@@ -110,6 +110,17 @@ pub(super) fn read_reply(body: &[u8]) -> Result<Reply, CallError> {
         truncated: choice.finish_reason.as_deref() == Some("length"),
         ..Reply::default()
     })
+}
+
+/// Where a reply stops being one. The parser's own text quotes what stands there, which may be an answer or the
+/// key.
+fn place(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Data => "is no chat completion",
+        Category::Eof => "ends too early",
+        Category::Syntax | Category::Io => "is no JSON",
+    };
+    format!("it {what} at line {} column {}", error.line(), error.column())
 }
 
 /// What an error's body says: its message where it has the usual form, otherwise its text.

@@ -126,7 +126,7 @@ impl Court {
             verdict: RawVerdict::Score(score),
             comment: String::new(),
         };
-        self.desk.submit(raw).await.unwrap();
+        self.desk.submit(raw, &crate::keys::View::All).await.unwrap();
     }
 
     /// Requests whose answers score what their models do.
@@ -217,7 +217,7 @@ fn rules_decide() -> Opening {
 }
 
 fn wish(forced: bool) -> Wish {
-    Wish { actor: "caller", reason: "a test".to_owned(), forced }
+    Wish { actor: "caller".into(), reason: "a test".to_owned(), forced }
 }
 
 async fn court(opening: Opening) -> Court {

@@ -1,7 +1,12 @@
 //! Budgets beside the main one: all or none, soft ones, alerts, changes at run time.
 
 use super::*;
+use crate::audit::By;
 use crate::money::changes::{Adjustment, BudgetError};
+
+fn by() -> By {
+    By::new("tester", at(1))
+}
 
 fn tags(of: &[(&str, &str)]) -> BTreeMap<String, String> {
     of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -111,18 +116,18 @@ async fn budgets_are_set_and_removed_at_run_time_and_survive() {
     let hold = ledger.held(1, 300, 1).await.unwrap();
     ledger.settle(&hold, settled(300));
     book(&ledger, &[(&hold, spend(&hold, settled(300)))]).await;
-    ledger.set(lower.clone()).await.unwrap();
+    ledger.set(lower.clone(), &by()).await.unwrap();
     assert_eq!(ledger.left(anybody(), at(1)), Some(nanos(-200)));
     assert!(ledger.held(2, 1, 1).await.is_err(), "less than is spent is allowed, and denies");
     let moved = Budget { window: Window::Day, ..lower.clone() };
     let fixed = BudgetError::Fixed { name: "all".to_owned(), field: "window" };
-    assert_eq!(ledger.set(moved).await, Err(fixed));
-    ledger.set(Budget { amount: nanos(2_000), ..lower }).await.unwrap();
-    ledger.set(Budget::of("new", "global", 50, Window::Minute)).await.unwrap();
-    ledger.remove("search").await.unwrap();
-    assert_eq!(ledger.remove("search").await, Err(BudgetError::Unknown { name: "search".to_owned() }));
-    assert_eq!(ledger.remove("all").await, Err(BudgetError::Main { name: "all".to_owned() }));
-    let again_by_day = ledger.set(Budget::of("search", "tag:team=search", 9, Window::Hour)).await;
+    assert_eq!(ledger.set(moved, &by()).await, Err(fixed));
+    ledger.set(Budget { amount: nanos(2_000), ..lower }, &by()).await.unwrap();
+    ledger.set(Budget::of("new", "global", 50, Window::Minute), &by()).await.unwrap();
+    ledger.remove("search", &by()).await.unwrap();
+    assert_eq!(ledger.remove("search", &by()).await, Err(BudgetError::Unknown { name: "search".to_owned() }));
+    assert_eq!(ledger.remove("all", &by()).await, Err(BudgetError::Main { name: "all".to_owned() }));
+    let again_by_day = ledger.set(Budget::of("search", "tag:team=search", 9, Window::Hour), &by()).await;
     assert_eq!(again_by_day, Err(BudgetError::Fixed { name: "search".to_owned(), field: "window" }));
     assert!(ledger.held(3, 51, 1).await.is_err());
     ledger.held(4, 50, 1).await.unwrap();
@@ -149,14 +154,14 @@ async fn what_was_unknown_ends_by_an_adjustment_alone() {
         settled: nanos(settled),
         key: format!("provider's bill {unknown}"),
     };
-    assert_eq!(ledger.adjust(adjustment(200, 20)).await, Ok(true));
-    assert_eq!(ledger.adjust(adjustment(200, 20)).await, Ok(false), "once, however often it is said");
+    assert_eq!(ledger.adjust(adjustment(200, 20), &by()).await, Ok(true));
+    assert_eq!(ledger.adjust(adjustment(200, 20), &by()).await, Ok(false), "once, however often it is said");
     check(&ledger, 1, (170, 0, 830));
-    let more = ledger.adjust(adjustment(101, 0)).await;
+    let more = ledger.adjust(adjustment(101, 0), &by()).await;
     let there = nanos(100);
     assert_eq!(more, Err(BudgetError::TooMuch { name: "all".to_owned(), unknown: nanos(101), there }));
     // The provider billed more than was held.
-    assert_eq!(ledger.adjust(adjustment(100, 160)).await, Ok(true));
+    assert_eq!(ledger.adjust(adjustment(100, 160), &by()).await, Ok(true));
     check(&ledger, 1, (230, 0, 770));
     assert_eq!(ledger.status(at(1)).overrun, nanos(60));
     assert_eq!(ledger.store.imbalances().await, Ok(Vec::new()));
@@ -196,6 +201,6 @@ async fn a_forecast_says_when_the_money_ends() {
     let seconds = ends.since(at(3_000)).as_secs_f64();
     assert!((325.0..345.0).contains(&seconds), "{seconds}");
     let slow = Budget::of("all", "global", 1_000_000_000, Window::Hour);
-    ledger.set(slow).await.unwrap();
+    ledger.set(slow, &by()).await.unwrap();
     assert_eq!(ledger.status(at(3_000)).ends_at, None, "the window ends first");
 }

@@ -19,7 +19,7 @@ impl Clock for Noon {
 
 async fn keys(folder: &Path) -> Idempotency {
     let store = LedgerStore::open(&folder.join("ledger.db"), None).await.unwrap();
-    Idempotency::new(store, Arc::new(Noon), Traffic::default(), 7)
+    Idempotency::new(store, Arc::new(Noon), Traffic::new(64), 7)
 }
 
 fn spec(prompt: &str) -> v1::RequestSpec {

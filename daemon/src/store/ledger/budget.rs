@@ -16,9 +16,11 @@ use pointsman_router::clock::Timestamp;
 use pointsman_router::money::NanoUsd;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::chain::chain;
 use super::spend::{Spend, Spends};
 use super::transfers::{Entry, TransferKind, is_noted, note};
 use super::{LedgerStore, kept, number};
+use crate::audit;
 use crate::store::StoreError;
 
 /// Everything after one mark and up to another. Marks are sequences of the trace store, which traces
@@ -165,7 +167,8 @@ impl LedgerStore {
             .await
     }
 
-    /// Books what an operator or a provider said of an account's window, once under this key.
+    /// Books what an operator or a provider said of an account's window, once under this key, with the entry that
+    /// says who said it.
     ///
     /// # Errors
     /// What the store met: then nothing was booked.
@@ -173,7 +176,7 @@ impl LedgerStore {
         &self,
         (account, start): (Arc<str>, Timestamp),
         (key, unknown, settled): (String, NanoUsd, NanoUsd),
-        now: Timestamp,
+        audited: audit::Entry,
     ) -> Result<AdjustOutcome, StoreError> {
         self.writer
             .run(move |tx| {
@@ -187,8 +190,9 @@ impl LedgerStore {
                 if unknown > there {
                     return Ok(AdjustOutcome::TooMuch { there });
                 }
-                note(tx, (&account, start), entry, now)?;
+                note(tx, (&account, start), entry, audited.by.at)?;
                 add(tx, &account, start, spend)?;
+                chain(tx, &audited)?;
                 Ok(AdjustOutcome::Booked)
             })
             .await

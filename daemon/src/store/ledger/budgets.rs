@@ -6,6 +6,8 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerStore;
+use super::chain::chain;
+use crate::audit::Entry;
 use crate::config::{Budget, Enforcement, Pacing, Scope, Window};
 use crate::store::{StoreError, unreadable};
 
@@ -42,11 +44,11 @@ impl LedgerStore {
             .await
     }
 
-    /// Keeps a change; the newest of a name counts.
+    /// Keeps a change, with the entry that says who made it; the newest of a name counts.
     ///
     /// # Errors
     /// What the store met: then the earlier one counts.
-    pub async fn save_budget(&self, (name, budget): BudgetChange) -> Result<(), StoreError> {
+    pub async fn save_budget(&self, (name, budget): BudgetChange, entry: Entry) -> Result<(), StoreError> {
         let kept = budget.map(|budget| Kept {
             scope: budget.scope.to_string(),
             amount_usd_nanos: budget.amount.nanos(),
@@ -59,8 +61,8 @@ impl LedgerStore {
         let body = body.map_err(|error| StoreError::Corrupt { detail: error.to_string() })?;
         self.writer
             .run(move |tx| {
-                tx.execute("INSERT OR REPLACE INTO budgets (name, body) VALUES (?1, ?2)", params![name, body])
-                    .map(|_| ())
+                tx.execute("INSERT OR REPLACE INTO budgets (name, body) VALUES (?1, ?2)", params![name, body])?;
+                chain(tx, &entry).map(|_| ())
             })
             .await
     }

@@ -9,8 +9,11 @@ use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::{ModelName, PolicyVersion};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::chain::chain;
 use super::{LedgerStore, PolicyRunState, kept};
+use crate::audit::{By, Entry};
 use crate::store::{StoreError, unreadable};
 
 /// The roles of the policies.
@@ -155,7 +158,7 @@ pub struct AuditEntry {
     pub at: Timestamp,
     /// What was done.
     pub action: PolicyAction,
-    /// Who did it: `caller`, or the part of the daemon.
+    /// Who did it: the id of a key, `keyless`, or the part of the daemon.
     pub actor: String,
     /// The policy that decided before; `None`: the action does not change who decides.
     pub from: Option<PolicyVersion>,
@@ -304,8 +307,17 @@ pub(super) fn append(tx: &Transaction<'_>, entry: &AuditEntry) -> rusqlite::Resu
         entry.share,
         entry.forced,
         entry.reason,
-    ])
-    .map(|_| ())
+    ])?;
+    chain(tx, &chained(entry)).map(|_| ())
+}
+
+/// The same in the chain of all that is done to the daemon.
+fn chained(entry: &AuditEntry) -> Entry {
+    let AuditEntry { at, action, actor, from, to, share, forced, reason } = entry;
+    let from = from.as_ref().map(PolicyVersion::as_str);
+    let details = json!({"from": from, "share": share, "forced": forced, "reason": reason});
+    let by = By::new(actor.as_str(), *at);
+    Entry::new(&by, format!("policy.{}", action.as_str()), to.as_str(), details)
 }
 
 fn audit_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {

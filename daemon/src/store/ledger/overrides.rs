@@ -1,10 +1,13 @@
-//! What an operator changed about models at run time: one JSON document per model.
+//! What an operator changed about models at run time: one JSON document per model, with each change in the audit
+//! chain.
 
 use futures_util::future::BoxFuture;
 use pointsman_router::ids::ModelName;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::LedgerStore;
+use super::chain::chain;
+use crate::audit::Entry;
 use crate::config::{Override, OverrideStore, OverrideStoreError};
 use crate::store::{StoreError, unreadable};
 
@@ -15,11 +18,14 @@ impl OverrideStore for LedgerStore {
         Connection::open_with_flags(&self.path, flags).and_then(|conn| read(&conn)).map_err(|e| failed(&e.into()))
     }
 
-    fn save(&self, change: Override) -> BoxFuture<'_, Result<(), OverrideStoreError>> {
+    fn save(&self, change: Override, entry: Entry) -> BoxFuture<'_, Result<(), OverrideStoreError>> {
         Box::pin(async move {
             let body = serde_json::to_string(&change)
                 .map_err(|error| OverrideStoreError { detail: error.to_string() })?;
-            let saving = self.writer.run(move |tx| write(tx, &change.model, &body));
+            let saving = self.writer.run(move |tx| {
+                write(tx, &change.model, &body)?;
+                chain(tx, &entry).map(|_| ())
+            });
             saving.await.map_err(|error| failed(&error))
         })
     }

@@ -13,6 +13,7 @@ pub(super) const STEPS: &[Migration] = &[
     Migration::new(LIFECYCLE),
     Migration::new(WITNESSED),
     Migration::new(ACCOUNTS),
+    Migration::new(KEYS),
 ];
 
 const FIRST: &str = "
@@ -197,4 +198,41 @@ CREATE TABLE budgets (
     name TEXT PRIMARY KEY,
     body TEXT
 ) STRICT;
+";
+
+/// Keys of callers, of whose secrets only a keyed hash is here; and the audit chain with its head, which is only
+/// ever added to.
+const KEYS: &str = "
+CREATE TABLE api_keys (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    created_at_micros INTEGER NOT NULL,
+    expires_at_micros INTEGER,
+    revoked_at_micros INTEGER,
+    rotated_from TEXT,
+    limits TEXT NOT NULL,
+    hash BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+
+CREATE TABLE audit_chain (
+    seq INTEGER PRIMARY KEY,
+    at_micros INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    details TEXT NOT NULL,
+    hash BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+CREATE TABLE audit_head (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    seq INTEGER NOT NULL,
+    hash BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+INSERT INTO audit_head (one, seq, hash) VALUES (1, 0, zeroblob(32));
+CREATE TRIGGER audit_chain_is_not_changed BEFORE UPDATE ON audit_chain BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
+CREATE TRIGGER audit_chain_is_not_cut BEFORE DELETE ON audit_chain BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
+CREATE TRIGGER audit_head_moves_on BEFORE UPDATE ON audit_head WHEN new.seq <> old.seq + 1 BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
+CREATE TRIGGER audit_head_stays BEFORE DELETE ON audit_head BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END;
 ";

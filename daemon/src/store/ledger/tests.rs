@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::audit;
 use crate::config::{Override, OverrideStore as _};
 
 /// A store in a folder of its own.
@@ -76,6 +77,10 @@ fn labels(entries: &[Entry]) -> Labels {
 
 async fn submit(store: &LedgerStore, row: NewFeedback) -> Result<Ack, StoreError> {
     store.submit_feedback(row, None, labels).await
+}
+
+fn noted() -> audit::Entry {
+    audit::Entry::new(&audit::By::new("operator", at(1)), "model.disabled", "m", serde_json::json!({}))
 }
 
 #[tokio::test]
@@ -276,9 +281,9 @@ async fn learned_states_policies_and_overrides_survive() {
     assert!(cut.is_err(), "the audit log was cut");
     store.save_trials("{}".to_owned()).await.unwrap();
     let mut change = Override::none(ModelName::new("m"));
-    store.save(change.clone()).await.unwrap();
+    store.save(change.clone(), noted()).await.unwrap();
     change.disabled = true;
-    store.save(change.clone()).await.unwrap();
+    store.save(change.clone(), noted()).await.unwrap();
     drop(store);
 
     let store = reopen(&folder).await;

@@ -69,6 +69,8 @@ pub struct TraceFilter {
     pub task: Option<TaskType>,
     /// Tags that the request had, each with exactly this value.
     pub tags: BTreeMap<String, String>,
+    /// The one tenant that whoever asks may see, beside what the tags say.
+    pub tenant: Option<String>,
     /// Admitted at this time or later.
     pub from: Option<Timestamp>,
     /// Admitted before this time.
@@ -293,11 +295,12 @@ pub(super) fn matching(
 }
 
 fn conditions(filter: &TraceFilter) -> (Vec<&'static str>, Vec<Value>) {
-    let TraceFilter { model, task, tags, from, before, status, policy, caller_ref } = filter;
+    let TraceFilter { model, task, tags, tenant, from, before, status, policy, caller_ref } = filter;
     let text = |text: &str| Value::from(text.to_owned());
     let mut all: Vec<(&'static str, Value)> = Vec::new();
     all.extend(model.iter().map(|model| ("instr(models, ?) > 0", Value::from(whole(model.as_str())))));
     all.extend(task.iter().map(|task| ("task = ?", text(task.as_str()))));
+    all.extend(tenant.iter().map(|tenant| ("tenant = ?", text(tenant))));
     all.extend(tags.get("tenant").map(|tenant| ("tenant = ?", text(tenant))));
     all.extend(
         tags.iter().map(|(key, value)| ("instr(tags, ?) > 0", Value::from(whole(&format!("{key}={value}"))))),

@@ -35,9 +35,12 @@ async fn imported_traces_are_trained_on_and_neither_booked_nor_counted_nor_taugh
     let school = School::new().await;
     let importer = importer(&school);
     let some = |right| (0..40).map(|n| foreign(n, vec![entry(1, "large", right)])).collect::<Vec<_>>();
-    let first = importer.import(some(true)).await.unwrap();
+    let first = importer.import(some(true), &View::All).await.unwrap();
     assert_eq!(first, Imported { new: 40, repeated: 0, feedback: 40 });
-    assert_eq!(importer.import(some(true)).await.unwrap(), Imported { repeated: 40, ..Imported::default() });
+    assert_eq!(
+        importer.import(some(true), &View::All).await.unwrap(),
+        Imported { repeated: 40, ..Imported::default() }
+    );
     // A trace of our own afterwards, so that everything before it had its chance to be learned.
     let own = school.push(lesson(300));
     school.judge(own, "large", "one", RawVerdict::Correct(true)).await.unwrap();
@@ -65,7 +68,7 @@ async fn imported_traces_are_trained_on_and_neither_booked_nor_counted_nor_taugh
 async fn a_repeat_brings_what_is_new_of_its_feedback_and_nothing_old_again() {
     let school = School::new().await;
     let importer = importer(&school);
-    let said = |entries: Vec<Said>| importer.import(vec![foreign(1, entries)]);
+    let said = |entries: Vec<Said>| importer.import(vec![foreign(1, entries)], &View::All);
     assert_eq!(said(vec![entry(1, "large", true)]).await.unwrap().feedback, 1);
     let corrected = vec![entry(1, "large", true), entry(2, "large", false)];
     assert_eq!(said(corrected.clone()).await.unwrap().feedback, 1);
@@ -83,7 +86,7 @@ async fn feedback_on_a_decision_of_our_own_teaches_as_any_other() {
     school.judge(id, "large", "one", RawVerdict::Correct(true)).await.unwrap();
     let mut trace = foreign(1, vec![entry(1, "small", true)]);
     trace.trace = lesson(3);
-    let imported = importer(&school).import(vec![trace]).await.unwrap();
+    let imported = importer(&school).import(vec![trace], &View::All).await.unwrap();
     assert_eq!(imported, Imported { new: 0, repeated: 1, feedback: 1 });
     school.rest().await;
     assert_eq!(school.learning.status().updates, 2);

@@ -75,7 +75,7 @@ async fn what_a_caller_reported_is_part_of_its_row() {
         outcomes: vec![reported("small"), reported("large")],
         r#final: true,
     };
-    school.reports.report(report).await.unwrap();
+    school.reports.report(report, &crate::keys::View::All).await.unwrap();
     let row = all(&stored(&school, Reach::default())).remove(0);
     assert_eq!(row.seen.len(), 2);
     assert_eq!(row.logged.unwrap().cost, NanoUsd::new(140));

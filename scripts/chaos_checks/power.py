@@ -156,12 +156,12 @@ def cut_and_start(
         try:
             with Daemon(pointsmand, home, state) as daemon:
                 with daemon.channel() as channel:
-                    keys = sorted((one for one in told.keyed.values() if one[2] < at), key=lambda one: one[2])
+                    keys = sorted((one for one in told.keyed.values() if one[2] <= at), key=lambda one: one[2])
                     found = promises.money_faults(channel, told, at)
                     found += promises.key_faults(channel, keys[-KEYS_LOOKED_AT:])
                     money += [f"{cut}: {fault}" for fault in found]
                     promises.serve(channel)
-                    if recording.shadow and recording.shadow[1] < at:
+                    if recording.shadow and recording.shadow[1] <= at:
                         after_training += 1
                         set_shadow(channel, recording.shadow[0])
                 if daemon.stop() != 0:

@@ -44,7 +44,7 @@ def money_faults(channel: grpc.Channel, told: Told, until: float) -> list[str]:
     faults = [f"imbalance: {one}" for one in proof.imbalances]
     seen: dict[str, int] = {}
     for at, team, plan, nanos in told.costs:
-        if at < until:
+        if at <= until:
             for account in ["global", f"teams/{team}"] + ["free"] * (plan == "free"):
                 seen[account] = seen.get(account, 0) + nanos
     budgets = {one.name: one for one in stub.ListBudgets(budget_pb2.ListBudgetsRequest(), timeout=TIMEOUT_S).budgets}
@@ -89,7 +89,7 @@ def top_up(channel: grpc.Channel, least_micros: int, step_micros: int) -> None:
 
 def all_until(told: Told, until: float = float("inf")) -> list[FEEDBACK]:
     """What was acknowledged before, in the order of its sequence."""
-    return sorted(((key, ack) for key, ack in told.acked.items() if ack.at < until), key=lambda one: one[1].sequence)
+    return sorted(((key, ack) for key, ack in told.acked.items() if ack.at <= until), key=lambda one: one[1].sequence)
 
 
 def now() -> float:

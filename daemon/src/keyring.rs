@@ -52,6 +52,8 @@ impl LimitSource for KeyLimits {
     }
 }
 
+/// The last moment that a timestamp on the wire can be, in the year 9999.
+const END_OF_TIME: Timestamp = Timestamp::from_micros(253_402_300_799_000_000);
 /// The most keys, those that let nobody in any more included.
 pub const KEYS_MAX: usize = 100_000;
 
@@ -349,7 +351,7 @@ const NAME_WANTED: &str = "1 to 128 bytes without white space or control charact
 
 fn check_end(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Fault> {
     match expires_at {
-        Some(end) if end <= now => {
+        Some(end) if end <= now || end > END_OF_TIME => {
             Err(Fault::new("expires_at", Problem::out_of_range("a time to come, or leave it out")))
         }
         Some(_) | None => Ok(()),

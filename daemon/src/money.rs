@@ -88,6 +88,7 @@ impl BudgetLedger {
     ) -> Result<Self, StoreError> {
         let now = clock.now();
         let budgets = changes::changed(configured, store.budget_changes().await?);
+        store.account_for_lost(now).await?;
         let mut accounts = Accounts::default();
         let own = budgets.all().values().filter(|budget| budget.scope.of_one());
         let own =
@@ -180,7 +181,13 @@ impl BudgetLedger {
             return Ok(());
         }
         let row = self.store.open_window(opening(named, now), now).await?;
-        self.lock().enter(named, &row, now);
+        let mut accounts = self.lock();
+        accounts.enter(named, &row, now);
+        // The budget may be another since the request was looked at: what counts is the one of now, read under the
+        // lock, so that a change either sees the account or is seen here.
+        if let Some(budget) = self.budgets.load().of_account(&named.account) {
+            accounts.set_budget(budget);
+        }
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use pointsman_proto::v1;
 use pointsman_router::answer::Answer;
 use pointsman_router::check::{BadRequest, Fault, Problem};
 use pointsman_router::clock::{Clock, Draw, Seeds, Timestamp};
-use pointsman_router::hold::{Bill, Hold, Ledger as _};
+use pointsman_router::hold::{Bill, Hold, Ledger};
 use pointsman_router::ids::{AttemptId, BadId, DecisionId, ModelName};
 use pointsman_router::merge::{MergeRules, merge};
 use pointsman_router::model::{PoolSource, Pricing};
@@ -48,6 +48,10 @@ const TEXT_BYTES_MAX: usize = 64 << 20;
 const TEXTS_KEPT: Duration = Duration::from_secs(600);
 /// Longest description of a failure, in bytes.
 const ERROR_BYTES_MAX: usize = 1_024;
+/// A reported cost is at most so many times the worst case by the price card, or ...
+const COST_TIMES_MAX: u32 = 1_000;
+/// ... ten dollars: one caller must not be able to end a budget by a slip of the pen.
+const COST_LEAST_MAX: NanoUsd = NanoUsd::new(10_000_000_000);
 /// Turns that reports take, by decision.
 const TURNS: usize = 64;
 
@@ -182,6 +186,8 @@ impl Open {
 pub struct Reports {
     traces: TraceStore,
     ledger: Arc<BudgetLedger>,
+    /// Where holds end: the ledger, with whatever stands in front of it.
+    desk: Arc<dyn Ledger>,
     pools: Arc<dyn PoolSource>,
     clock: Arc<dyn Clock>,
     seeds: Arc<dyn Seeds>,
@@ -195,13 +201,13 @@ impl Reports {
     #[must_use]
     pub fn new(
         traces: TraceStore,
-        ledger: Arc<BudgetLedger>,
+        (ledger, desk): (Arc<BudgetLedger>, Arc<dyn Ledger>),
         pools: Arc<dyn PoolSource>,
         (clock, seeds): (Arc<dyn Clock>, Arc<dyn Seeds>),
         secret: u64,
     ) -> Self {
         let turns = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
-        Self { traces, ledger, pools, clock, seeds, secret, open: Mutex::default(), turns }
+        Self { traces, ledger, desk, pools, clock, seeds, secret, open: Mutex::default(), turns }
     }
 
     /// Waits for the report of a decision until `report_by`.
@@ -332,14 +338,22 @@ impl Reports {
             if reported.latency_us.is_some_and(|us| us < 0) {
                 fault("latency_us", Problem::out_of_range("zero or more"));
             }
+            let most = trace.decision.chosen().find(|c| c.model.as_str() == reported.model);
+            let most =
+                most.map_or(COST_LEAST_MAX, |c| c.worst_case.saturating_mul(COST_TIMES_MAX).max(COST_LEAST_MAX));
             let pricing = pool.get(&reported.model).map(|model| model.card.pricing);
             match (reported.cost_usd_nanos, pricing) {
-                (Some(nanos), _) if nanos >= 0 => costs.push(NanoUsd::new(nanos)),
-                (Some(_), _) => fault("cost_usd_nanos", Problem::out_of_range("zero or more")),
+                (Some(nanos), _) if (0..=most.nanos()).contains(&nanos) => costs.push(NanoUsd::new(nanos)),
+                (Some(_), _) => fault(
+                    "cost_usd_nanos",
+                    Problem::out_of_range(format!("0 to {}, a thousand times what it could cost", most.nanos())),
+                ),
                 (None, Some(Pricing::PerToken(price))) => {
                     match price.cost(reported.tokens_in, reported.tokens_out) {
-                        Some(cost) => costs.push(cost),
-                        None => fault("tokens_out", Problem::out_of_range("a count that some money can pay")),
+                        Some(cost) if cost <= most => costs.push(cost),
+                        Some(_) | None => {
+                            fault("tokens_out", Problem::out_of_range("a count that some money can pay"))
+                        }
                     }
                 }
                 (None, Some(Pricing::Metered { .. }) | None) => fault("cost_usd_nanos", Problem::Missing),
@@ -410,7 +424,7 @@ impl Reports {
         };
         if self.traces.report(vec![row]).await?.first() == Some(&Reported::Recorded) {
             if let Some(hold) = &trace.hold {
-                self.ledger.settle(hold, Bill { settled: cost, unknown: NanoUsd::ZERO });
+                self.desk.settle(hold, Bill { settled: cost, unknown: NanoUsd::ZERO });
             }
             self.lock().end(id, answer);
         }

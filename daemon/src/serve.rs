@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
@@ -95,8 +95,10 @@ pub async fn main(loaded: Loaded) -> anyhow::Result<()> {
     let listener =
         listener.with_context(|| format!("cannot listen on {address}, choose another with --listen"))?;
     let daemon = Daemon::open(loaded).await?;
+    // Heard before the daemon says that it is ready: whoever ends it at once gets a drain, too.
     let mut signals = JoinSet::new();
-    signals.spawn(drain_on_signals(daemon.traffic().clone()));
+    let heard = Signals::hear().context("signals cannot be heard")?;
+    signals.spawn(heard.drain(daemon.traffic().clone()));
     say_ready(listener.local_addr()?, &state_dir)?;
     daemon.serve(listener).await?;
     Ok(())
@@ -108,22 +110,31 @@ fn say_ready(address: SocketAddr, state_dir: &Path) -> io::Result<()> {
     out.flush()
 }
 
-/// The first SIGTERM or SIGINT drains, the second cuts what still runs.
-async fn drain_on_signals(traffic: Traffic) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("signals cannot be heard, end the daemon with the Drain rpc");
-        return;
-    };
-    let mut end = async || {
+/// SIGTERM and SIGINT, heard from the moment on that this is made.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn hear() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
         }
-    };
-    end().await;
-    traffic.drain(None);
-    end().await;
-    traffic.cut();
+    }
+
+    /// The first drains, the second cuts what still runs.
+    async fn drain(mut self, traffic: Traffic) {
+        self.next().await;
+        traffic.drain(None);
+        self.next().await;
+        traffic.cut();
+    }
 }
 
 impl Daemon {

@@ -7,7 +7,7 @@ use pointsman_router::breaker::Breaker;
 use pointsman_router::clock::Seeds;
 use pointsman_router::features::{Features, TextCount};
 use pointsman_router::feedback::{RawFeedback, RawVerdict};
-use pointsman_router::hold::{Bill, Ledger as _, Payer};
+use pointsman_router::hold::{Bill, Ledger, Payer};
 use pointsman_router::ids::DecisionId;
 use pointsman_router::model::{Availability, Model, ModelCard, Pool, PoolSource, Pricing};
 use pointsman_router::money::{NanoUsd, Price};
@@ -178,7 +178,13 @@ impl School {
         let time = (Arc::clone(&shared), Arc::new(Counted::default()) as Arc<dyn Seeds>);
         Self {
             desk: FeedbackDesk::new((traces.clone(), ledger.clone()), Arc::clone(&shared), SECRET, 0.02),
-            reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), Arc::new(Models), time, SECRET)),
+            reports: Arc::new(Reports::new(
+                traces.clone(),
+                (Arc::clone(&budget), Arc::clone(&budget) as Arc<dyn Ledger>),
+                Arc::new(Models),
+                time,
+                SECRET,
+            )),
             retention: crate::retention::Retention::new(traces.clone(), ledger.clone(), learning.clone(), shared),
             folder,
             clock,

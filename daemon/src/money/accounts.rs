@@ -253,7 +253,8 @@ impl Accounts {
         for account in self.by_name.values_mut().filter(|account| of(account)) {
             account.current.set_limit(limit(Some(budget)));
             account.budget = Some(Arc::clone(budget));
-            account.told = account.reached().unwrap_or(0);
+            // Nobody is told twice; what a lower amount newly reaches is told with the next settlement.
+            account.told = account.told.min(account.reached().unwrap_or(0));
         }
     }
 
@@ -261,6 +262,25 @@ impl Accounts {
     pub(super) fn budget_named(&self, name: &str) -> Option<Arc<Budget>> {
         let mut budgets = self.by_name.values().filter_map(|account| account.budget.as_ref());
         budgets.find(|budget| budget.name == name).cloned()
+    }
+
+    /// Leases that would cover what is used, where those that there are do not and there is a limit.
+    pub(super) fn uncovered(&self) -> Vec<Lease> {
+        let hard = self.by_name.iter().filter(|(_, account)| account.current.left().is_some());
+        hard.filter(|(_, account)| account.current.used() > account.current.leased())
+            .map(|(name, account)| Lease {
+                account: Arc::clone(name),
+                start: account.current.start(),
+                leased: account.current.used(),
+            })
+            .collect()
+    }
+
+    /// What is unknown in a window that is remembered.
+    pub(super) fn unknown_in(&self, account: &str, start: Timestamp) -> Option<NanoUsd> {
+        let account = self.by_name.get(account)?;
+        let meter = if account.current.start() == start { &account.current } else { account.past.get(&start)? };
+        Some(meter.unknown())
     }
 
     /// The leases that are still needed, where they are lower than what is leased.

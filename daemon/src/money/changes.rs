@@ -141,7 +141,16 @@ impl BudgetLedger {
         let entry = Entry::new(by, "budget.set", &budget.name, details(&budget));
         self.store.save_budget((budget.name.clone(), Some(budget.clone())), entry).await?;
         self.replace(&before, &budget.name, Some(&budget));
-        self.lock().set_budget(&Arc::new(budget));
+        let uncovered = {
+            let mut accounts = self.lock();
+            accounts.set_budget(&Arc::new(budget));
+            accounts.uncovered()
+        };
+        // A budget that becomes hard has holds that no lease covers: a crash must not lose sight of them.
+        if !uncovered.is_empty() {
+            self.store.grant(uncovered.clone(), self.clock.now()).await?;
+            self.lock().set_leased(&uncovered);
+        }
         Ok(())
     }
 
@@ -185,11 +194,13 @@ impl BudgetLedger {
     /// [`BudgetError`]; nothing was changed.
     pub async fn adjust(&self, adjustment: Adjustment, by: &By) -> Result<bool, BudgetError> {
         let Adjustment { account, start, unknown, settled, key } = adjustment;
+        // What may still be reported is held in memory, and unknown in the file alone: it has to expire first.
+        let known = self.lock().unknown_in(&account, start);
         let name: Arc<str> = account.as_str().into();
         let details = json!({ "window": start.micros(), "key": &key, "unknown": unknown.nanos(), "settled": settled.nanos() });
         let entry = Entry::new(by, "budget.adjusted", &account, details);
         let what = (key, unknown, settled);
-        match self.store.adjust((name, start), what, entry).await? {
+        match self.store.adjust((name, start), what, known, entry).await? {
             AdjustOutcome::Booked => {
                 self.lock().adjust((&account, start), unknown, settled);
                 Ok(true)

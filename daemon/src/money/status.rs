@@ -72,6 +72,14 @@ impl BudgetLedger {
             });
             known.filter(|named| named.account != budgets.main().account).collect()
         };
+        let unasked = budgets.all().values().filter(|budget| budget.scope.of_one());
+        for budget in unasked {
+            if *budget.name != *budgets.main().account
+                && !accounts.iter().any(|named| *named.account == *budget.name)
+            {
+                accounts.push(Named { account: budget.name.as_str().into(), budget: Some(Arc::clone(budget)) });
+            }
+        }
         accounts.sort_by(|a, b| a.account.cmp(&b.account));
         [budgets.main().clone()].iter().chain(&accounts).map(|named| self.status_of(named, now)).collect()
     }

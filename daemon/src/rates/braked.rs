@@ -4,7 +4,7 @@
 //! once are held up by what they might cost, and a steady flow by what it does cost. It never holds, books or
 //! frees money itself: the ledger behind it does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,7 +45,7 @@ pub struct Braked {
 #[derive(Debug, Default)]
 struct State {
     /// Who holds, by decision, while a limit is in force.
-    held: HashMap<DecisionId, Box<str>>,
+    held: BTreeMap<DecisionId, Box<str>>,
     /// What was given back, by key, in micro-dollars; never more than a minute's.
     credit: HashMap<Box<str>, u64>,
 }
@@ -109,9 +109,11 @@ impl Ledger for Braked {
             match &held {
                 Ok(_) => {
                     let mut state = self.state();
-                    if state.held.len() < HELD_MAX {
-                        state.held.insert(decision, key.into());
+                    // Ids rise with time: the first is the oldest.
+                    if state.held.len() == HELD_MAX {
+                        state.held.pop_first();
                     }
+                    state.held.insert(decision, key.into());
                 }
                 Err(_) => self.give_back(key, u64::try_from(amount.micros_rounded_up()).unwrap_or(0), limit),
             }

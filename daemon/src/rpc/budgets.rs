@@ -17,6 +17,8 @@ use crate::keys::{Caller, TENANT_TAG};
 use crate::money::{Adjustment, BudgetError, BudgetLedger, BudgetStatus};
 use crate::wire::moment;
 
+/// The most that one adjustment books, in nano-dollars: a million dollars.
+const ADJUSTED_MAX: i64 = 1_000_000_000_000_000;
 /// Longest key of an adjustment, in bytes.
 const KEY_BYTES_MAX: usize = 256;
 /// Movements that are listed where the caller gives no number, and at most.
@@ -172,6 +174,6 @@ fn given(field: &'static str, text: String) -> Result<String, Refusal> {
 }
 
 fn amount(field: &'static str, nanos: i64) -> Result<NanoUsd, Refusal> {
-    let amount = Some(NanoUsd::new(nanos)).filter(|amount| *amount >= NanoUsd::ZERO);
-    amount.ok_or_else(|| BadRequest::of(field, Problem::out_of_range("zero or more")).into())
+    let amount = (0..=ADJUSTED_MAX).contains(&nanos).then(|| NanoUsd::new(nanos));
+    amount.ok_or_else(|| BadRequest::of(field, Problem::out_of_range("zero to a million dollars")).into())
 }

@@ -3,7 +3,7 @@
 //! A layer around all services looks at the path and the `authorization` header alone. It refuses what has
 //! no key that lets it in (UNAUTHENTICATED, one reason and one message, whatever the cause) and what lacks
 //! the scope ([`super::permits`]); to everything else it adds the [`Caller`]. A handler takes it by
-//! [`caller`], which refuses a request that came by no door.
+//! `door::caller`, which refuses a request that came by no door.
 //!
 //! A stream is one request: whoever was let in may end it, although its key was revoked meanwhile.
 //!

@@ -28,7 +28,7 @@ use tonic::{Request, Response, Status};
 use super::deadline::{deadline, within};
 use super::door::{caller, claim, keyed};
 use super::idempotency::{Idempotency, KEY_BYTES_MAX, Reply};
-use super::status::Refusal;
+use super::status::{Reason, Refusal};
 use super::traffic::Traffic;
 use super::watch::{EVENTS_MAX, Item, Watch, last};
 use crate::keys::Caller;
@@ -113,8 +113,12 @@ impl Routing {
         // a caller that sends the same again gets its reply instead of paying twice.
         let raw = keyed(wire::request::from_wire(spec, None), &caller);
         let router = Arc::clone(&self.router);
-        let work: BoxFuture<'static, Reply> =
-            Box::pin(async move { route(&router, raw, explain, &*progress).await });
+        // It may outlive its caller, and is under way as long as it runs.
+        let under_way = self.traffic.enter()?;
+        let work: BoxFuture<'static, Reply> = Box::pin(async move {
+            let _under_way = under_way;
+            route(&router, raw, explain, &*progress).await
+        });
         self.idempotency.once(claim, work).await
     }
 
@@ -123,8 +127,12 @@ impl Routing {
         // What carries no request at all is refused for that.
         let Some(spec) = spec else { return Ok(()) };
         let key = caller.key();
-        let bytes = spec.prompt.len() + spec.messages.iter().map(|message| message.text.len()).sum::<usize>();
-        let tokens = rates::tokens(bytes, spec.output_tokens_max);
+        let messages: usize = spec.messages.iter().map(|message| message.text.len()).sum();
+        let bytes = spec.prompt.len() + spec.system.len() + spec.json_schema.len() + messages;
+        // Without a cap of its own a request may take the largest that a model has.
+        let pool = self.pools.pool();
+        let largest = || pool.models().iter().map(|model| model.card.output_tokens_max).max();
+        let tokens = rates::tokens(bytes, spec.output_tokens_max.or_else(largest));
         Ok(self.callers.admit(key, &self.limits.limits(key), tokens)?)
     }
 
@@ -209,8 +217,14 @@ impl RouterService for Routing {
     ) -> Result<Response<v1::ReportOutcomesResponse>, Status> {
         let (deadline, view) = (deadline(request.metadata())?, caller(&request)?.view());
         let request = request.into_inner();
-        // What was acknowledged stands, so even a drain lets reports in.
-        let work = async { Ok(self.reports.report(request, &view).await?) };
+        // What was acknowledged stands, so even a drain lets reports in; and what is written is settled, though the
+        // caller goes away in between.
+        let reports = Arc::clone(&self.reports);
+        let task = self.traffic.start(async move { reports.report(request, &view).await });
+        let work = async {
+            let ended = task.await.map_err(|_| Refusal::new(Reason::Internal, "the report broke down"))?;
+            Ok(ended?)
+        };
         let standing = within(deadline, work).await?;
         Ok(Response::new(reported(standing)))
     }

@@ -150,10 +150,10 @@ pub(super) async fn open(loaded: Loaded) -> Result<Opened, ServeError> {
     };
     let (trainer, evaluator) = (Trainer::new(ground.clone()), Evaluator::new(ground));
     let due = Due { every: config.learning.retrain_every, after_feedback: config.learning.retrain_after_feedback };
-    let pools = Arc::clone(&ports.pools);
+    let (pools, desk) = (Arc::clone(&ports.pools), Arc::clone(&ports.ledger));
     let time = (Arc::clone(&clock), seeds);
     let parts = Parts {
-        reports: Arc::new(Reports::new(traces.clone(), Arc::clone(&budget), pools, time, secret)),
+        reports: Arc::new(Reports::new(traces.clone(), (Arc::clone(&budget), desk), pools, time, secret)),
         router: Arc::new(Router::new(config.settings.clone(), ports)),
         traffic: Traffic::new(config.server.requests_max),
         retraining: Retraining::open(trainer.clone(), evaluator.clone(), due).await?,

@@ -32,7 +32,7 @@ use crate::config::TlsFiles;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes that may be under way at once; more wait to be accepted.
-const HANDSHAKES_MAX: usize = 256;
+const HANDSHAKES_MAX: usize = 4_096;
 /// How long accepting pauses after it failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

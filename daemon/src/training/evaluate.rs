@@ -295,7 +295,7 @@ impl Work {
         let begin = log.feedback_at(1.0 - self.settings.held_out)?.max(policy.fitted.trained_through);
         let over = || self.given_up.load(Ordering::Acquire);
         let policy = basis.policy(&basis.fresh());
-        let cases = cases::read(&log, begin, (&*policy, &artifact.projection), &over)?;
+        let cases = cases::read(&log, begin, (&*policy, &artifact.projection), &self.incumbent, &over)?;
         if cases.judged.len() < JUDGED_MIN {
             return Err(EvaluationError::TooFew { version, found: cases.judged.len() });
         }

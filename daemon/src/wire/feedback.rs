@@ -45,16 +45,19 @@ pub fn verdict_to_wire(verdict: &Verdict) -> v1::feedback_entry::Given {
 /// [`WireError`] when it says nothing, or its score is none.
 pub fn entry_from_wire(entry: v1::FeedbackEntry) -> Result<Entry, WireError> {
     use v1::feedback_entry::Given;
-    let verdict = match entry.given.ok_or(WireError::Missing { field: "feedback.given" })? {
-        Given::Correct(right) => Verdict::Correct(right),
-        Given::GivenScore(score) => Verdict::Score(score),
-        Given::Expected(normal) => Verdict::Expected(normal_from_wire(normal)?),
-    };
-    let given_score = match &verdict {
+    let verdict =
+        match entry.given.ok_or(WireError::Missing { field: "feedback: correct, givenScore or expected" })? {
+            Given::Correct(right) => Verdict::Correct(right),
+            Given::GivenScore(score) => Verdict::Score(score),
+            Given::Expected(normal) => Verdict::Expected(normal_from_wire(normal)?),
+        };
+    // What was said decides; only of an expected answer does the score say how it was judged.
+    let score = match &verdict {
         Verdict::Score(score) => *score,
-        Verdict::Correct(_) | Verdict::Expected(_) => entry.score,
+        Verdict::Correct(right) => f64::from(u8::from(*right)),
+        Verdict::Expected(_) => entry.score,
     };
-    if ![entry.score, given_score].iter().all(|score| (0.0..=1.0).contains(score)) {
+    if !(0.0..=1.0).contains(&score) {
         return Err(WireError::Value { field: "feedback.score", value: -1 });
     }
     Ok(Entry {
@@ -62,6 +65,6 @@ pub fn entry_from_wire(entry: v1::FeedbackEntry) -> Result<Entry, WireError> {
         model: (!entry.model.is_empty()).then(|| ModelName::from(entry.model)),
         source: entry.source,
         verdict,
-        score: entry.score,
+        score,
     })
 }

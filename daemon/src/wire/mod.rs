@@ -84,7 +84,9 @@ pub fn span(duration: Duration) -> prost_types::Duration {
 /// A span as the core knows it; `None` when it is negative or out of range.
 #[must_use]
 pub fn duration(span: &prost_types::Duration) -> Option<Duration> {
-    Duration::try_from(*span).ok()
+    // By hand: the conversion that protobuf's types bring negates what cannot be negated.
+    let (seconds, nanos) = (u64::try_from(span.seconds).ok()?, u32::try_from(span.nanos).ok()?);
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }
 
 /// Whole microseconds of a span, held at the end of the range.

@@ -204,3 +204,58 @@ async fn a_forecast_says_when_the_money_ends() {
     ledger.set(slow, &by()).await.unwrap();
     assert_eq!(ledger.status(at(3_000)).ends_at, None, "the window ends first");
 }
+
+#[tokio::test]
+async fn a_window_that_is_opened_late_has_the_budget_of_now() {
+    let (_folder, ledger) = fresh(nested()).await;
+    let acme = tags(&[("tenant", "acme")]);
+    let payer = Payer { key: None, tags: &acme };
+    // A request looked its budgets up, and before it opened the window somebody set another amount.
+    let looked_up = ledger.accounts_of(payer);
+    ledger.set(Budget::of("each", "tenant:*", 0, Window::Hour), &by()).await.unwrap();
+    ledger.enter(&looked_up[1], at(1)).await.unwrap();
+    assert!(ledger.hold(decision(1), nanos(1), payer, at(1)).await.is_err());
+    assert_eq!(stands(&ledger, "each/acme"), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_a_crash_left_open_is_unknown_in_its_own_window_however_late_the_restart() {
+    let (folder, ledger) = ledger(1_000).await;
+    ledger.held(1, 400, 1).await.unwrap();
+    drop(ledger);
+    let again = opened(reopen(&folder).await, main_of(1_000), HOUR + 1).await;
+    check(&again, HOUR + 1, (0, 0, 1_000));
+    let windows = again.store.windows("all", 9).await.unwrap();
+    assert_eq!(windows.iter().map(|window| window.unknown).collect::<Vec<_>>(), [NanoUsd::ZERO, nanos(400)]);
+    assert_eq!(again.store.imbalances().await, Ok(Vec::new()));
+}
+
+#[tokio::test]
+async fn a_budget_that_became_hard_covers_what_it_held_when_it_was_soft() {
+    let soft = Budget { enforcement: Enforcement::Soft, ..Budget::of("all", "global", 1_000, Window::Hour) };
+    let (folder, ledger) = fresh(Configured { main: Some(soft), others: Vec::new() }).await;
+    ledger.held(1, 300, 1).await.unwrap();
+    ledger.set(Budget::of("all", "global", 1_000, Window::Hour), &by()).await.unwrap();
+    drop(ledger);
+    check(&restarted(&folder, 1_000).await, 1, (300, 0, 700));
+}
+
+#[tokio::test]
+async fn what_may_still_be_reported_is_not_adjusted() {
+    let (_folder, ledger) = ledger(1_000).await;
+    let hold = ledger.held(1, 400, 1).await.unwrap();
+    book(&ledger, &[(&hold, Spend { held: hold.amount, unknown: hold.amount, ..Spend::default() })]).await;
+    let adjustment = || Adjustment {
+        account: "all".to_owned(),
+        start: at(0),
+        unknown: nanos(400),
+        settled: nanos(100),
+        key: "bill".to_owned(),
+    };
+    let there = NanoUsd::ZERO;
+    let refused = BudgetError::TooMuch { name: "all".to_owned(), unknown: nanos(400), there };
+    assert_eq!(ledger.adjust(adjustment(), &by()).await, Err(refused));
+    ledger.expire(&hold);
+    assert_eq!(ledger.adjust(adjustment(), &by()).await, Ok(true));
+    check(&ledger, 1, (100, 0, 900));
+}

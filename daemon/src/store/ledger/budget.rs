@@ -137,6 +137,25 @@ impl LedgerStore {
         self.writer.run(move |tx| open_window(tx, &opening, now)).await
     }
 
+    /// Books as unknown what a crash left open in any window, those that are over included. Only while nobody holds
+    /// money, and once everything that is committed is booked.
+    ///
+    /// # Errors
+    /// What the store met: then nothing was booked.
+    pub async fn account_for_lost(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .run(move |tx| {
+                let open: Vec<(String, Timestamp, NanoUsd)> = tx
+                    .prepare("SELECT budget, start_micros, leased - settled - unknown FROM budget_window WHERE leased > settled + unknown")?
+                    .query_map((), |row| {
+                        Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?), NanoUsd::new(row.get(2)?)))
+                    })?
+                    .collect::<rusqlite::Result<_>>()?;
+                open.iter().try_for_each(|(account, start, lost)| lose(tx, account, *start, *lost, now))
+            })
+            .await
+    }
+
     /// Raises leases of open windows, all of them or none; one that is higher already stays.
     ///
     /// # Errors
@@ -168,7 +187,7 @@ impl LedgerStore {
     }
 
     /// Books what an operator or a provider said of an account's window, once under this key, with the entry that
-    /// says who said it.
+    /// says who said it. Where `known` is less than what the file has as unknown, the rest may still be reported.
     ///
     /// # Errors
     /// What the store met: then nothing was booked.
@@ -176,12 +195,14 @@ impl LedgerStore {
         &self,
         (account, start): (Arc<str>, Timestamp),
         (key, unknown, settled): (String, NanoUsd, NanoUsd),
+        known: Option<NanoUsd>,
         audited: audit::Entry,
     ) -> Result<AdjustOutcome, StoreError> {
         self.writer
             .run(move |tx| {
                 let window = read_window(tx, &account, start).optional()?;
-                let Some(there) = window.map(|window| window.unknown) else { return Ok(AdjustOutcome::NoWindow) };
+                let Some(window) = window else { return Ok(AdjustOutcome::NoWindow) };
+                let there = known.map_or(window.unknown, |known| known.min(window.unknown));
                 let spend = Spend::of_adjustment(unknown, settled);
                 let entry = Entry { kind: TransferKind::Adjusted, key: Some(&key), leased: NanoUsd::ZERO, spend };
                 if is_noted(tx, (&account, start), &key)? {
@@ -281,16 +302,26 @@ fn open_window(tx: &Transaction<'_>, opening: &WindowOpening, now: Timestamp) ->
     let row = read_window(tx, account, *start)?;
     let open = row.leased.saturating_sub(row.spent());
     if open > NanoUsd::ZERO {
-        let spend = Spend::lost(open);
-        add(tx, account, *start, spend)?;
-        let entry = Entry { kind: TransferKind::Lost, key: None, leased: NanoUsd::ZERO, spend };
-        note(tx, (account, *start), entry, now)?;
+        lose(tx, account, *start, open, now)?;
     } else if open < NanoUsd::ZERO {
         // Calls cost more than was held for them, or were made before the budget was configured.
         let lease = Lease { account: Arc::clone(account), start: *start, leased: row.spent() };
         set_lease(tx, &lease, row.leased, now)?;
     }
     read_window(tx, account, *start)
+}
+
+/// Books what nobody can account for.
+fn lose(
+    tx: &Transaction<'_>,
+    account: &str,
+    start: Timestamp,
+    lost: NanoUsd,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let spend = Spend::lost(lost);
+    add(tx, account, start, spend)?;
+    note(tx, (account, start), Entry { kind: TransferKind::Lost, key: None, leased: NanoUsd::ZERO, spend }, now)
 }
 
 fn set_lease(tx: &Transaction<'_>, lease: &Lease, before: NanoUsd, now: Timestamp) -> rusqlite::Result<()> {

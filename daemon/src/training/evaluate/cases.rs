@@ -7,7 +7,7 @@ use pointsman_learner::evaluate::plan::Chance;
 use pointsman_router::decide::plausible_answers;
 use pointsman_router::decision::{Candidate, Decision};
 use pointsman_router::forecast::Forecast;
-use pointsman_router::ids::ModelName;
+use pointsman_router::ids::{ModelName, PolicyVersion};
 use pointsman_router::money::NanoUsd;
 use pointsman_router::policy::{Ask, Completion, Contender, Policy};
 use pointsman_router::projection::Projection;
@@ -73,11 +73,13 @@ pub(super) struct Cases {
     pub(super) judged_in_log: u64,
 }
 
-/// Reads the decisions of a log whose first feedback came after `begin`.
+/// Reads the decisions that the incumbent made and whose first feedback came after `begin`: what others decided, in
+/// another daemon, before it or on trial, says nothing of what the incumbent earns.
 pub(super) fn read(
     log: &StoredLog,
     begin: u64,
     (policy, projection): (&dyn Policy, &Projection),
+    incumbent: &PolicyVersion,
     is_over: &dyn Fn() -> bool,
 ) -> Result<Cases, EvaluationError> {
     let mut places = BTreeMap::new();
@@ -87,7 +89,8 @@ pub(super) fn read(
             return Err(EvaluationError::GivenUp);
         }
         let LoggedTrace { seq, trace, said } = logged?;
-        if trace.features.schema != projection.schema() || !was_drawn(&trace.decision) {
+        let decision = &trace.decision;
+        if decision.policy != *incumbent || trace.features.schema != projection.schema() || !was_drawn(decision) {
             continue;
         }
         let Some(right) = reward(&trace, &said) else {

@@ -6,6 +6,7 @@ use pointsman_learner::evaluate::gate::Reason;
 use pointsman_proto::v1;
 use pointsman_router::artifact::ArtifactKind;
 use pointsman_router::clock::Clock;
+use pointsman_router::decision::Decision;
 use pointsman_router::feedback::RawVerdict;
 use pointsman_router::outcome::Outcome;
 use pointsman_router::trace::{Trace, TraceStatus};
@@ -85,16 +86,26 @@ async fn a_candidate_that_knows_better_passes_and_its_evaluation_is_kept() {
     logged(&school, 0..800).await;
     let ground = ground(&school);
     let version = trained(&ground).await;
+    // What another policy decided, here or elsewhere, is no part of what the incumbent earned.
+    for n in 800..900 {
+        let (trace, _) = drawn(n);
+        let decision = Decision { policy: "old-1".into(), ..(*trace.decision).clone() };
+        let model = trace.outcomes[0].model.clone();
+        let id = school.push(Trace { decision: Arc::new(decision), ..trace });
+        school.judge(id, model.as_str(), "test", RawVerdict::Correct(false)).await.unwrap();
+    }
+    logged(&school, 900..1_100).await;
     let evaluator = Evaluator::new(ground);
     let evaluations = evaluator.evaluate(Vec::new(), incumbent(), Settings::default()).await.unwrap();
     let [evaluation] = evaluations.as_slice() else { panic!("{evaluations:?}") };
     assert_eq!(evaluation.version, version);
-    assert_eq!((evaluation.estimates.rows, evaluation.rows), (240, 240));
+    // The last three tenths of all feedback, less what was said of the other.
+    assert_eq!((evaluation.estimates.rows, evaluation.rows), (230, 230));
     // Drawn evenly, the log is right half of the time; the candidate always.
     assert!((evaluation.on_policy.doubly_robust.value - 0.5).abs() < 0.01, "{evaluation:?}");
     assert!(evaluation.estimates.doubly_robust.value > 0.95, "{:?}", evaluation.estimates);
     assert!(evaluation.gain.reward.lower(0.025) > 0.3);
-    assert!((evaluation.estimates.effective_sample_size - 120.0).abs() < 10.0);
+    assert!((evaluation.estimates.effective_sample_size - 115.0).abs() < 10.0);
     assert!(evaluation.verdict.passes(), "{:?}", evaluation.verdict);
     assert!(evaluation.over_single.unwrap().value > 0.3);
     assert_eq!(evaluation.singles.len(), 2);

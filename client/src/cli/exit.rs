@@ -130,6 +130,7 @@ fn details(text: &mut String, fault: &Fault) {
 
 fn advice(error: &ClientError) -> &'static str {
     match error {
+        ClientError::Invalid(fault) if fault.violations.is_empty() => "what to do: see the message",
         ClientError::Invalid(_) => "what to do: change the named fields; see --help",
         ClientError::Conflict(fault) => conflict_advice(&fault.reason),
         ClientError::NotFound(_) => {

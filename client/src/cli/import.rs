@@ -189,7 +189,7 @@ mod tests {
         let example = guide.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("is there");
         let trace = parsed(example.replace('\n', " ").as_bytes()).expect("parses");
         assert_eq!((trace.format, trace.caller_ref.as_str()), (1, "log/17"));
-        assert_eq!(trace.feedback[0].score.to_bits(), 1f64.to_bits());
+        assert_eq!(trace.feedback[0].given, Some(v1::feedback_entry::Given::GivenScore(1.0)));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) struct TrainArgs {
 pub(crate) enum TrainedKind {
     /// Per-model classifiers; they do not learn online.
     Classifier,
-    /// A bandit over the fitted features that starts from the logs.
+    /// A bandit over the fitted features: the same as hybrid.
     Bandit,
     /// A bandit that starts from the fitted classifiers.
     Hybrid,

@@ -82,3 +82,17 @@ fn what_cannot_be_told_is_a_fault_with_its_field() {
     assert!(matches!(read(other.clone(), &encoder(), Whose::Ours), Err(ForeignFault::Schema { found: 11, .. })));
     assert!(read(other, &encoder(), Whose::Any).is_ok());
 }
+
+/// The least that teaches, as the client's guide shows it.
+#[test]
+fn the_example_of_the_guide_is_taken_in() {
+    let guide = include_str!("../../../../client/README.md");
+    let example = guide.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let message: v1::Trace = crate::wire::json::read(example.replace('\n', " ").as_bytes()).unwrap();
+    let taken = read(message, &encoder(), Whose::Ours).unwrap();
+    let (entry, _) = &taken.feedback[0];
+    assert_eq!(
+        (entry.model.as_ref().map(|m| m.as_str()), entry.score.to_bits()),
+        (Some("model-a"), 1f64.to_bits())
+    );
+}

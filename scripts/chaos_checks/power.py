@@ -32,8 +32,8 @@ from .load import Load, Told
 FULL = (200, 600, 20.0)
 QUICK = (15, 60, 2.0)
 # Feedback that is acknowledged before a policy is trained, and how long it may take to have it.
-JUDGED_TO_TRAIN = 200
-JUDGED_WITHIN_S = 60.0
+JUDGED_TO_TRAIN = 400
+JUDGED_WITHIN_S = 120.0
 TRAIN_TIMEOUT_S = 120
 # A debug build alone hears it; daemon/src/config/layers.rs has its meaning.
 LOSE_ROWS = {"POINTSMAN_CHAOS_LOSE_ACKNOWLEDGED_ROWS_AT_A_POWER_CUT": "yes, lose them"}

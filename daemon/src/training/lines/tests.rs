@@ -109,7 +109,7 @@ fn a_line_without_features_or_without_sense_is_broken() {
     let newer = v1::Trace { format: 2, ..exported(1) };
     assert!(matches!(read(&newer), Err(BrokenLine::Trace(ForeignFault::Format { found: 2 }))));
     let mut wrong = exported(1);
-    wrong.feedback[0].score = 7.0;
+    wrong.feedback[0].given = Some(v1::feedback_entry::Given::GivenScore(7.0));
     assert!(matches!(read(&wrong), Err(BrokenLine::Trace(ForeignFault::Wire(_)))));
 }
 

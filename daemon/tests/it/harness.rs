@@ -4,6 +4,7 @@
 //! always fails, `snail` takes seconds. Tests name the models they want.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pointsman_client::{ApiKey, Client, ClientError, Fault, Target, v1};
 use pointsman_daemon::config::{Environment, Flags};
@@ -34,7 +35,7 @@ words = ["pointer", "mutex", "array"]
 
 /// What a test wants of its daemon.
 pub(crate) struct Setup {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Setup {
@@ -67,7 +68,7 @@ impl Setup {
             ));
         }
         std::fs::write(folder.path().join("pointsman.toml"), config).unwrap();
-        Self { folder }
+        Self { folder: Arc::new(folder) }
     }
 
     /// The folder of the configuration.
@@ -87,7 +88,7 @@ impl Setup {
 
     /// Starts the daemon with these variables.
     pub(crate) async fn start_in(&self, environment: &Environment) -> Running {
-        Running::start(self.folder.path(), environment).await.unwrap()
+        Running::start(&self.folder, environment).await.unwrap()
     }
 
     /// The keyring while the daemon does not run.
@@ -105,7 +106,7 @@ impl Setup {
 
     /// Why the daemon does not start.
     pub(crate) async fn refusal(&self) -> ServeError {
-        match Running::start(self.folder.path(), &Environment::default()).await {
+        match Running::start(&self.folder, &Environment::default()).await {
             Ok(_) => panic!("the daemon started"),
             Err(error) => error,
         }
@@ -118,11 +119,13 @@ pub(crate) struct Running {
     pub address: String,
     traffic: Traffic,
     served: JoinHandle<Result<(), ServeError>>,
+    /// A folder that went with a setup nobody kept would be gone under the daemon.
+    _folder: Arc<tempfile::TempDir>,
 }
 
 impl Running {
-    async fn start(folder: &Path, environment: &Environment) -> Result<Self, ServeError> {
-        let flags = Flags { file: Some(folder.join("pointsman.toml")), ..Flags::default() };
+    async fn start(folder: &Arc<tempfile::TempDir>, environment: &Environment) -> Result<Self, ServeError> {
+        let flags = Flags { file: Some(folder.path().join("pointsman.toml")), ..Flags::default() };
         let loaded = backends::load(environment, &flags).unwrap();
         let listener = TcpListener::bind(loaded.config.server.listen).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -130,12 +133,12 @@ impl Running {
         let traffic = daemon.traffic().clone();
         let served = tokio::task::spawn(daemon.serve(listener));
         let client = Client::connect(Target::new(&address)).await.unwrap();
-        Ok(Self { client, address, traffic, served })
+        Ok(Self { client, address, traffic, served, _folder: Arc::clone(folder) })
     }
 
     /// Drains the daemon and waits for its end.
     pub(crate) async fn stop(self) {
-        let Self { client, traffic, served, .. } = self;
+        let Self { client, traffic, served, _folder, .. } = self;
         drop(client);
         traffic.drain(None);
         served.await.unwrap().unwrap();

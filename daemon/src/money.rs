@@ -89,22 +89,20 @@ impl BudgetLedger {
         let now = clock.now();
         let budgets = changes::changed(configured, store.budget_changes().await?);
         store.account_for_lost(now).await?;
-        let mut accounts = Accounts::default();
-        let own = budgets.all().values().filter(|budget| budget.scope.of_one());
+        let main = budgets.main();
+        let own = budgets.all().values().filter(|budget| budget.scope.of_one() && *budget.name != *main.account);
         let own =
             own.map(|budget| Named { account: budget.name.as_str().into(), budget: Some(Arc::clone(budget)) });
-        // What a crash left open of accounts that are kept for one value among many is looked at, too.
+        // Those that are kept for one value among many, and were asked for before.
         let known = store.open_accounts(now).await?;
         let known = known.into_iter().filter(|account| account.contains('/')).filter_map(|account| {
             let budget = Arc::clone(budgets.of_account(&account)?);
             Some(Named { account: account.into(), budget: Some(budget) })
         });
-        for named in [budgets.main().clone()].into_iter().chain(own).chain(known.take(ACCOUNTS_MAX)) {
-            if accounts.get(&named.account).is_none() {
-                let row = store.open_window(opening(&named, now), now).await?;
-                accounts.enter(&named, &row, now);
-            }
-        }
+        let opened: Vec<Named> = [main.clone()].into_iter().chain(own).chain(known.take(ACCOUNTS_MAX)).collect();
+        let rows = store.open_windows(opened.iter().map(|named| opening(named, now)).collect(), now).await?;
+        let mut accounts = Accounts::default();
+        opened.iter().zip(&rows).for_each(|(named, row)| accounts.enter(named, row, now));
         Ok(Self {
             store,
             clock,
@@ -182,12 +180,10 @@ impl BudgetLedger {
         }
         let row = self.store.open_window(opening(named, now), now).await?;
         let mut accounts = self.lock();
-        accounts.enter(named, &row, now);
         // The budget may be another since the request was looked at: what counts is the one of now, read under the
         // lock, so that a change either sees the account or is seen here.
-        if let Some(budget) = self.budgets.load().of_account(&named.account) {
-            accounts.set_budget(budget);
-        }
+        let budget = self.budgets.load().of_account(&named.account).or(named.budget.as_ref()).cloned();
+        accounts.enter(&Named { account: Arc::clone(&named.account), budget }, &row, now);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pointsman_router::clock::Clock;
 use pointsman_router::ids::DecisionId;
+use pointsman_router::request::TENANT_TAG;
 
 use crate::learning::Learning;
 use crate::store::StoreError;
@@ -90,7 +91,7 @@ impl Retention {
 
     async fn decisions_of(&self, tenant: &str) -> Result<Vec<DecisionId>, StoreError> {
         self.traces.flushed().await?;
-        let tags = [("tenant".to_owned(), tenant.to_owned())].into();
+        let tags = [(TENANT_TAG.to_owned(), tenant.to_owned())].into();
         let filter = TraceFilter { tags, ..TraceFilter::default() };
         let (mut after, through) = (0, self.traces.last_seq().await?);
         let mut ids = Vec::new();

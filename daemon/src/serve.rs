@@ -16,6 +16,7 @@ mod transport;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -149,10 +150,10 @@ impl Daemon {
         let (to_teacher, to_learn) = tokio::sync::mpsc::channel(parts::LESSONS_MAX);
         let books = Books {
             main: parts.budget.name(),
-            clock: std::sync::Arc::clone(&parts.clock),
+            clock: Arc::clone(&parts.clock),
             traces: parts.traces.clone(),
             ledger: parts.ledger.clone(),
-            registry: std::sync::Arc::clone(&parts.registry),
+            registry: Arc::clone(&parts.registry),
             booked,
         };
         let mut jobs = JoinSet::new();
@@ -161,9 +162,9 @@ impl Daemon {
         jobs.spawn(jobs::expire_reports(parts.reports.clone(), parts.clock.clone(), stop.clone()));
         jobs.spawn(jobs::retain(parts.retention(), stop.clone()));
         jobs.spawn(jobs::retrain(parts.retraining.clone(), parts.learning.clone(), stop.clone()));
-        let tls = server.tls.map(Tls::open).transpose()?.map(std::sync::Arc::new);
+        let tls = server.tls.map(Tls::open).transpose()?.map(Arc::new);
         if let Some(tls) = &tls {
-            jobs.spawn(jobs::reload(std::sync::Arc::clone(tls), stop.clone()));
+            jobs.spawn(jobs::reload(Arc::clone(tls), stop.clone()));
         }
         let transport =
             Transport { message_bytes_max: server.message_bytes_max, reflection: server.reflection, tls };
@@ -178,7 +179,7 @@ impl Daemon {
 
     /// TLS, where it is configured.
     #[must_use]
-    pub fn tls(&self) -> Option<&std::sync::Arc<Tls>> {
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.transport.tls.as_ref()
     }
 

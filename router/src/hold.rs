@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use crate::clock::Timestamp;
 use crate::ids::{DecisionId, KeyId};
 use crate::money::NanoUsd;
+use crate::request::TENANT_TAG;
 
 /// A budget that has no room for a hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,8 +65,16 @@ pub enum HoldError {
 pub struct Payer<'a> {
     /// The key that the caller came with.
     pub key: Option<&'a KeyId>,
-    /// The request's tags; the value of `tenant` names the tenant.
+    /// The request's tags.
     pub tags: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Payer<'a> {
+    /// The tenant, where the request has one.
+    #[must_use]
+    pub fn tenant(self) -> Option<&'a str> {
+        self.tags.get(TENANT_TAG).map(String::as_str)
+    }
 }
 
 /// One account that a hold is taken from.
@@ -75,6 +84,14 @@ pub struct Charge {
     pub account: Arc<str>,
     /// The start of the window in which it was taken: spend belongs there.
     pub window: Timestamp,
+}
+
+impl Charge {
+    /// The account's name; `main` for what was stored when there was only one.
+    #[must_use]
+    pub fn account_or<'a>(&'a self, main: &'a str) -> &'a str {
+        if self.account.is_empty() { main } else { &self.account }
+    }
 }
 
 /// Money reserved for one decision, in every account that it is charged to. It is a claim ticket and moves no

@@ -13,6 +13,9 @@ use regex::Regex;
 use crate::ids::{KeyId, ModelName, TaskType};
 use crate::money::NanoUsd;
 
+/// The tag that names a request's tenant.
+pub const TENANT_TAG: &str = "tenant";
+
 /// Who said a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

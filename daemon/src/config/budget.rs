@@ -131,7 +131,7 @@ impl Scope {
     pub fn of<'a>(&self, payer: Payer<'a>) -> Option<&'a str> {
         let (whose, found) = match self {
             Self::Global => return Some(""),
-            Self::Tenant(whose) => (whose, payer.tags.get("tenant").map(String::as_str)),
+            Self::Tenant(whose) => (whose, payer.tenant()),
             Self::Key(whose) => (whose, payer.key.map(|key| key.as_str())),
             Self::Tag(key, whose) => (whose, payer.tags.get(key).map(String::as_str)),
         };

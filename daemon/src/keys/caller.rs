@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::KeyId;
+use pointsman_router::request::TENANT_TAG;
 
 use super::{KeyRecord, Scope, Scopes};
 use crate::audit::{By, KEYLESS};
-
-/// The tag of a request that names its tenant.
-pub const TENANT_TAG: &str = "tenant";
 
 /// Whose decisions a caller may see and speak of.
 #[derive(Debug, Clone, PartialEq, Eq)]

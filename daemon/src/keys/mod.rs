@@ -12,7 +12,7 @@ mod record;
 mod scope;
 mod text;
 
-pub use caller::{Caller, TENANT_TAG, View};
+pub use caller::{Caller, View};
 pub use record::{KeyRecord, KeyState, Limits, Rotated};
 pub use scope::{Scope, Scopes};
 pub use text::{Credential, Digest, HashKey, SECRET_BYTES, is_id, text_of};

@@ -129,17 +129,20 @@ impl Accounts {
         over && bounds_of(named.budget.as_deref(), now).0 > account.current.start()
     }
 
-    /// The window that the store opened is the current one.
+    /// The window that the store opened is the current one, under the account's budget of now.
     pub(super) fn enter(&mut self, named: &Named, row: &WindowRow, now: Timestamp) {
+        let mut meter = Meter::new(row, now);
+        meter.set_limit(limit(named.budget.as_deref()));
         match self.by_name.get_mut(&named.account) {
             None => {
-                let account = Account::new(named.budget.clone(), Meter::new(row, now));
+                let account = Account::new(named.budget.clone(), meter);
                 self.by_name.insert(Arc::clone(&named.account), account);
             }
             Some(account) => {
-                let next = Meter::new(row, now).at_pace_of(&account.current);
+                let next = meter.at_pace_of(&account.current);
                 let past = std::mem::replace(&mut account.current, next);
                 account.past.insert(past.start(), past);
+                account.budget.clone_from(&named.budget);
                 account.told = account.reached().unwrap_or(0);
                 while account.past.len() > WINDOWS_MAX {
                     account.past.pop_first();
@@ -207,7 +210,7 @@ impl Accounts {
     /// Leases became durable.
     pub(super) fn set_leased(&mut self, leases: &[Lease]) {
         for lease in leases {
-            self.with(&lease.account, lease.start, |meter| meter.set_leased(lease.start, lease.leased));
+            self.with(&lease.account, lease.start, |meter| meter.set_leased(lease.leased));
         }
     }
 
@@ -215,7 +218,7 @@ impl Accounts {
     pub(super) fn settle(&mut self, hold: &Hold, bill: Bill, main: &str, now: Timestamp) -> Findings {
         let mut findings = Findings::default();
         for charge in hold.charges.iter() {
-            let name = if charge.account.is_empty() { main } else { &charge.account };
+            let name = charge.account_or(main);
             let Some(account) = self.by_name.get_mut(name) else { continue };
             if let Some(meter) = account.window(charge.window) {
                 findings.overrun = findings.overrun.max(meter.settle(hold, bill, now));
@@ -237,7 +240,7 @@ impl Accounts {
     /// Nobody waits for this hold any more.
     pub(super) fn expire(&mut self, hold: &Hold, main: &str) {
         for charge in hold.charges.iter() {
-            let name = if charge.account.is_empty() { main } else { &charge.account };
+            let name = charge.account_or(main);
             self.with(name, charge.window, |meter| meter.expire(hold));
         }
     }
@@ -277,10 +280,8 @@ impl Accounts {
     }
 
     /// What is unknown in a window that is remembered.
-    pub(super) fn unknown_in(&self, account: &str, start: Timestamp) -> Option<NanoUsd> {
-        let account = self.by_name.get(account)?;
-        let meter = if account.current.start() == start { &account.current } else { account.past.get(&start)? };
-        Some(meter.unknown())
+    pub(super) fn unknown_in(&mut self, account: &str, start: Timestamp) -> Option<NanoUsd> {
+        self.by_name.get_mut(account)?.window(start).map(|meter| meter.unknown())
     }
 
     /// The leases that are still needed, where they are lower than what is leased.

@@ -88,7 +88,7 @@ impl Budgets {
         if self.narrow.is_empty() {
             return named;
         }
-        let tenant = payer.tags.get("tenant").map(|tenant| format!("tenant:{tenant}"));
+        let tenant = payer.tenant().map(|tenant| format!("tenant:{tenant}"));
         let key = payer.key.map(|key| format!("key:{key}"));
         let tags = payer.tags.iter().map(|(key, value)| format!("tag:{key}={value}"));
         for scope in tenant.into_iter().chain(key).chain(tags) {

@@ -222,10 +222,8 @@ impl Meter {
     }
 
     /// The lease became durable. A lease never shrinks while its window is in use.
-    pub(super) fn set_leased(&mut self, start: Timestamp, leased: NanoUsd) {
-        if self.start == start {
-            self.leased = self.leased.max(leased);
-        }
+    pub(super) fn set_leased(&mut self, leased: NanoUsd) {
+        self.leased = self.leased.max(leased);
     }
 
     /// The lease that this window still needs, where that is less than it has.

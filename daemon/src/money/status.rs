@@ -84,6 +84,20 @@ impl BudgetLedger {
         [budgets.main().clone()].iter().chain(&accounts).map(|named| self.status_of(named, now)).collect()
     }
 
+    /// How one of these accounts stands; `None` where no budget of now keeps it.
+    #[must_use]
+    pub fn status_named(&self, account: &str, now: Timestamp) -> Option<BudgetStatus> {
+        let budgets = self.budgets.load();
+        if *budgets.main().account == *account {
+            return Some(self.status_of(budgets.main(), now));
+        }
+        let budget = budgets.of_account(account)?;
+        let is_one = *budget.name == *account && budget.scope.of_one();
+        let is_kept = is_one || self.lock().get(account).is_some();
+        let named = || Named { account: account.into(), budget: Some(Arc::clone(budget)) };
+        is_kept.then(|| self.status_of(&named(), now))
+    }
+
     /// The last shares that were reached, oldest first.
     #[must_use]
     pub fn alerts(&self) -> Vec<Alert> {

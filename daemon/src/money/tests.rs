@@ -119,7 +119,7 @@ fn play(amount: i64, acts: Vec<Act>) -> i64 {
                 let mut room = meter.room(nanos(ask), at(1));
                 if let Room::Lease(leased) = room {
                     assert!(leased <= nanos(amount));
-                    meter.set_leased(at(0), leased);
+                    meter.set_leased(leased);
                     room = meter.room(nanos(ask), at(1));
                 }
                 // Granted exactly where there is room.

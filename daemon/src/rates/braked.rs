@@ -23,13 +23,6 @@ pub trait LimitSource: Send + Sync + fmt::Debug {
     fn limits(&self, key: Option<&KeyId>) -> Limits;
 }
 
-/// The same for everybody.
-impl LimitSource for Limits {
-    fn limits(&self, _: Option<&KeyId>) -> Limits {
-        *self
-    }
-}
-
 /// Holds that are remembered until they are settled; of older ones nothing is given back to the brake.
 const HELD_MAX: usize = 1 << 16;
 

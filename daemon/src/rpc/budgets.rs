@@ -9,11 +9,12 @@ use pointsman_proto::v1;
 use pointsman_router::check::{BadRequest, Problem};
 use pointsman_router::clock::{Clock, Timestamp};
 use pointsman_router::money::NanoUsd;
+use pointsman_router::request::TENANT_TAG;
 
 use super::status::Refusal;
 use crate::audit::By;
 use crate::config::{Scope, Whose};
-use crate::keys::{Caller, TENANT_TAG};
+use crate::keys::Caller;
 use crate::money::{Adjustment, BudgetError, BudgetLedger, BudgetStatus};
 use crate::wire::moment;
 
@@ -44,8 +45,7 @@ impl Budgets {
             let budget = wire::to_wire(self.ledger.status(self.clock.now()));
             return Ok(v1::GetBudgetResponse { budget });
         }
-        let statuses = self.ledger.statuses(self.clock.now()).into_iter();
-        let found = statuses.filter(|status| shows(status, caller)).find(|status| status.name == request.name);
+        let found = self.status(&request.name).filter(|status| shows(status, caller));
         let budget = found.and_then(wire::to_wire).ok_or_else(|| unknown(&request.name))?;
         Ok(v1::GetBudgetResponse { budget: Some(budget) })
     }
@@ -131,9 +131,12 @@ impl Budgets {
         Ok(v1::VerifyBudgetsResponse { imbalances })
     }
 
-    fn found(&self, name: &str) -> Option<v1::Budget> {
-        let statuses = self.ledger.statuses(self.clock.now());
-        statuses.into_iter().find(|status| status.name == name).and_then(wire::to_wire)
+    fn status(&self, account: &str) -> Option<BudgetStatus> {
+        self.ledger.status_named(account, self.clock.now())
+    }
+
+    fn found(&self, account: &str) -> Option<v1::Budget> {
+        self.status(account).and_then(wire::to_wire)
     }
 
     /// The window that was meant: the present one where none was given.
@@ -141,9 +144,7 @@ impl Budgets {
         if let Some(given) = given {
             return Ok(moment(&given));
         }
-        let statuses = self.ledger.statuses(self.clock.now());
-        let found = statuses.into_iter().find(|status| status.name == account);
-        found.map(|status| status.started_at).ok_or_else(|| unknown(account))
+        self.status(account).map(|status| status.started_at).ok_or_else(|| unknown(account))
     }
 }
 

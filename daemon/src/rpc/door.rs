@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use futures_util::future::Either;
 use pointsman_proto::v1;
 use pointsman_router::clock::Clock;
-use pointsman_router::request::RouteRequest;
+use pointsman_router::request::{RouteRequest, TENANT_TAG};
 use tonic::codegen::http::{self, HeaderMap, header::AUTHORIZATION};
 use tonic::{Request, Status};
 use tower::{Layer, Service};
@@ -25,7 +25,7 @@ use tower::{Layer, Service};
 use super::permits::{Needs, needs};
 use super::status::{Reason, Refusal};
 use crate::keyring::Keyring;
-use crate::keys::{Caller, TENANT_TAG};
+use crate::keys::Caller;
 
 /// Longest header that is looked at, in bytes: a key has 63.
 const HEADER_BYTES_MAX: usize = 128;

@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use pointsman_proto::v1;
 use pointsman_router::clock::Clock;
 use pointsman_router::ids::DecisionId;
+use pointsman_router::request::TENANT_TAG;
 use prost::Message as _;
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -73,7 +74,7 @@ impl Idempotency {
     /// What a request claims: its key, apart for each tenant, and its content.
     #[must_use]
     pub fn claim(&self, spec: &v1::RequestSpec, key: &str, explain: bool) -> Claim {
-        let tenant = spec.tags.get("tenant").map_or("", String::as_str);
+        let tenant = spec.tags.get(TENANT_TAG).map_or("", String::as_str);
         let mut body = spec.encode_to_vec();
         body.push(u8::from(explain));
         let scoped = [tenant.as_bytes(), &[0xff], key.as_bytes()].concat();

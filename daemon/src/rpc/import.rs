@@ -7,9 +7,10 @@ use pointsman_proto::v1;
 use tonic::{Status, Streaming};
 
 use super::status::Refusal;
-use crate::keys::{TENANT_TAG, View};
+use crate::keys::View;
 use crate::training::foreign::{self, Foreign, ForeignFault, Whose};
 use crate::training::import::{BATCH, Importer};
+use pointsman_router::request::TENANT_TAG;
 
 /// Refused traces that are named one by one.
 const REFUSALS_MAX: usize = 100;

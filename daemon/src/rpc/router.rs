@@ -77,7 +77,7 @@ struct Job {
 }
 
 impl Routing {
-    /// The core's raw request, with the faults that it could not express.
+    /// The request of a caller that is not too fast, with the faults that the core could not express.
     fn raw(
         &self,
         spec: Option<v1::RequestSpec>,
@@ -85,6 +85,7 @@ impl Routing {
         caller: &Caller,
     ) -> Result<v1::RequestSpec, Refusal> {
         let mut spec = spec.ok_or_else(|| BadRequest::of("request", Problem::Missing))?;
+        self.meter(&spec, caller)?;
         claim(&mut spec, caller)?;
         let unknown = wire::request::unknown_words(&spec);
         if unknown.is_empty() {
@@ -123,9 +124,7 @@ impl Routing {
     }
 
     /// Lets a request of this caller in, where it is not too fast.
-    fn meter(&self, spec: Option<&v1::RequestSpec>, caller: &Caller) -> Result<(), Refusal> {
-        // What carries no request at all is refused for that.
-        let Some(spec) = spec else { return Ok(()) };
+    fn meter(&self, spec: &v1::RequestSpec, caller: &Caller) -> Result<(), Refusal> {
         let key = caller.key();
         let messages: usize = spec.messages.iter().map(|message| message.text.len()).sum();
         let bytes = spec.prompt.len() + spec.system.len() + spec.json_schema.len() + messages;
@@ -158,7 +157,6 @@ impl RouterService for Routing {
     async fn route(&self, request: Request<v1::RouteRequest>) -> Result<Response<v1::RouteResponse>, Status> {
         let (deadline, caller) = (deadline(request.metadata())?, caller(&request)?);
         let v1::RouteRequest { request, idempotency_key: key, explain } = request.into_inner();
-        self.meter(request.as_ref(), &caller)?;
         let job = Job { spec: self.raw(request, deadline, &caller)?, key, explain, deadline, caller };
         let work: BoxFuture<'_, Reply> = Box::pin(self.answer(job, Arc::new(Unwatched)));
         Ok(Response::new(self.bounded(deadline, work).await?))
@@ -170,7 +168,6 @@ impl RouterService for Routing {
     ) -> Result<Response<Self::RouteStreamStream>, Status> {
         let (deadline, caller) = (deadline(request.metadata())?, caller(&request)?);
         let v1::RouteStreamRequest { request, idempotency_key: key, explain } = request.into_inner();
-        self.meter(request.as_ref(), &caller)?;
         let job = Job { spec: self.raw(request, deadline, &caller)?, key, explain, deadline, caller };
         let under_way = self.traffic.enter()?;
         let (tell, events) = mpsc::channel(EVENTS_MAX);
@@ -198,7 +195,6 @@ impl RouterService for Routing {
             v1::HoldMode::Budget | v1::HoldMode::Unspecified => Metering::Hold,
         };
         let report_within = report_within(request.report_within)?;
-        self.meter(request.request.as_ref(), &caller)?;
         let spec = self.raw(request.request, deadline, &caller)?;
         let output_tokens_max = spec.output_tokens_max;
         let raw = keyed(wire::request::from_wire(spec, deadline), &caller);

@@ -13,13 +13,13 @@ use pointsman_router::features::Features;
 use pointsman_router::feedback::Entry;
 use pointsman_router::ids::DecisionId;
 use pointsman_router::model::Pool;
+use pointsman_router::request::TENANT_TAG;
 use pointsman_router::settings::Settings;
 use pointsman_router::task;
 use pointsman_router::trace::Trace;
 use prost_types::Timestamp as WireTime;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::keys::TENANT_TAG;
 use crate::store::traces::NO_FEATURES;
 use crate::wire::trace::{FORMAT, features_to_wire};
 use crate::wire::{self, WireError, moment};

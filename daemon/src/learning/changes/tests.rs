@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::clock::Stopped;
 use crate::feedback::FeedbackDesk;
 use crate::learning::tests::{SECRET, lesson};
 use crate::learning::{
@@ -56,15 +57,6 @@ impl Candidates for Memory {
     }
 }
 
-#[derive(Debug)]
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> pointsman_router::clock::Timestamp {
-        START
-    }
-}
-
 /// A teacher with stores of its own, and requests that it decides.
 pub(in crate::learning) struct Court {
     folder: TempDir,
@@ -78,7 +70,7 @@ pub(in crate::learning) struct Court {
 
 impl Court {
     pub(in crate::learning) async fn open(folder: TempDir, opening: Opening, next: u32) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(Still);
+        let clock: Arc<dyn Clock> = Stopped::at(START);
         let (tell, feedback) = mpsc::channel(64);
         let ledger = LedgerStore::open(&folder.path().join("ledger.db"), Some(tell)).await.unwrap();
         let settings = TraceStoreSettings { linger: Duration::ZERO, ..TraceStoreSettings::default() };

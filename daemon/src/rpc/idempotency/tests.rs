@@ -7,19 +7,14 @@ use pointsman_router::clock::Timestamp;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::clock::Stopped;
 
-#[derive(Debug)]
-struct Noon;
-
-impl Clock for Noon {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(1_700_000_000_000_000)
-    }
-}
+/// When all of it happens.
+const NOON: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
 async fn keys(folder: &Path) -> Idempotency {
     let store = LedgerStore::open(&folder.join("ledger.db"), None).await.unwrap();
-    Idempotency::new(store, Arc::new(Noon), Traffic::new(64), 7)
+    Idempotency::new(store, Stopped::at(NOON), Traffic::new(64), 7)
 }
 
 fn spec(prompt: &str) -> v1::RequestSpec {
@@ -96,7 +91,7 @@ async fn a_crash_in_between_is_told_and_nothing_runs_again() {
     let claim = {
         let keys = keys(folder.path()).await;
         let claim = keys.claim(&spec("p"), "k", false);
-        keys.store.begin_key(claim.key, claim.body, Noon.now()).await.unwrap();
+        keys.store.begin_key(claim.key, claim.body, NOON).await.unwrap();
         keys.store.close().await.unwrap();
         claim
     };

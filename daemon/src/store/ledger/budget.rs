@@ -128,13 +128,25 @@ impl LedgerStore {
         self.writer.run(mark).await
     }
 
-    /// Opens a window, for the first time or again: `leased` then equals what is booked, and what a
-    /// crash left between the two is unknown. Only while nobody holds money in it.
+    /// Opens a window, for the first time or again: `leased` is then at least what is booked. Only while nobody
+    /// holds money in it, and, where it was opened before a crash, after [`Self::account_for_lost`].
     ///
     /// # Errors
     /// What the store met: then the window is not open.
     pub async fn open_window(&self, opening: WindowOpening, now: Timestamp) -> Result<WindowRow, StoreError> {
         self.writer.run(move |tx| open_window(tx, &opening, now)).await
+    }
+
+    /// The same for many windows in one commit, all of them or none; the rows are in the order of the openings.
+    ///
+    /// # Errors
+    /// What the store met: then none is open.
+    pub async fn open_windows(
+        &self,
+        openings: Vec<WindowOpening>,
+        now: Timestamp,
+    ) -> Result<Vec<WindowRow>, StoreError> {
+        self.writer.run(move |tx| openings.iter().map(|opening| open_window(tx, opening, now)).collect()).await
     }
 
     /// Books as unknown what a crash left open in any window, those that are over included. Only while nobody holds
@@ -151,7 +163,12 @@ impl LedgerStore {
                         Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?), NanoUsd::new(row.get(2)?)))
                     })?
                     .collect::<rusqlite::Result<_>>()?;
-                open.iter().try_for_each(|(account, start, lost)| lose(tx, account, *start, *lost, now))
+                open.iter().try_for_each(|(account, start, lost)| {
+                    let spend = Spend::lost(*lost);
+                    add(tx, account, *start, spend)?;
+                    let entry = Entry { kind: TransferKind::Lost, key: None, leased: NanoUsd::ZERO, spend };
+                    note(tx, (account, *start), entry, now)
+                })
             })
             .await
     }
@@ -161,14 +178,7 @@ impl LedgerStore {
     /// # Errors
     /// What the store met: then the earlier leases stand.
     pub async fn grant(&self, leases: Vec<Lease>, now: Timestamp) -> Result<(), StoreError> {
-        self.writer
-            .run(move |tx| {
-                leases.iter().try_for_each(|lease| {
-                    let before = read_window(tx, &lease.account, lease.start)?.leased;
-                    if lease.leased > before { set_lease(tx, lease, before, now) } else { Ok(()) }
-                })
-            })
-            .await
+        self.writer.run(move |tx| leases.iter().try_for_each(|lease| raise(tx, lease, now))).await
     }
 
     /// Lowers leases to what of them was used. Only while nobody holds more.
@@ -299,29 +309,16 @@ fn open_window(tx: &Transaction<'_>, opening: &WindowOpening, now: Timestamp) ->
         resets_at.map(Timestamp::micros),
         amount.map(NanoUsd::nanos)
     ])?;
-    let row = read_window(tx, account, *start)?;
-    let open = row.leased.saturating_sub(row.spent());
-    if open > NanoUsd::ZERO {
-        lose(tx, account, *start, open, now)?;
-    } else if open < NanoUsd::ZERO {
-        // Calls cost more than was held for them, or were made before the budget was configured.
-        let lease = Lease { account: Arc::clone(account), start: *start, leased: row.spent() };
-        set_lease(tx, &lease, row.leased, now)?;
-    }
+    // Calls may have cost more than was held for them, or were made before the budget was configured.
+    let leased = read_window(tx, account, *start)?.spent();
+    raise(tx, &Lease { account: Arc::clone(account), start: *start, leased }, now)?;
     read_window(tx, account, *start)
 }
 
-/// Books what nobody can account for.
-fn lose(
-    tx: &Transaction<'_>,
-    account: &str,
-    start: Timestamp,
-    lost: NanoUsd,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let spend = Spend::lost(lost);
-    add(tx, account, start, spend)?;
-    note(tx, (account, start), Entry { kind: TransferKind::Lost, key: None, leased: NanoUsd::ZERO, spend }, now)
+/// Raises a lease; one that is higher already stays.
+fn raise(tx: &Transaction<'_>, lease: &Lease, now: Timestamp) -> rusqlite::Result<()> {
+    let before = read_window(tx, &lease.account, lease.start)?.leased;
+    if lease.leased > before { set_lease(tx, lease, before, now) } else { Ok(()) }
 }
 
 fn set_lease(tx: &Transaction<'_>, lease: &Lease, before: NanoUsd, now: Timestamp) -> rusqlite::Result<()> {

@@ -91,11 +91,11 @@ impl Spends {
     /// `main`'s.
     pub fn add(&mut self, hold: &Hold, spend: Spend, main: &str) {
         for charge in hold.charges.iter() {
-            let account = if charge.account.is_empty() { main.into() } else { Arc::clone(&charge.account) };
-            let sum = self.0.entry((account, charge.window)).or_default();
+            let sum = self.0.entry((charge.account_or(main).into(), charge.window)).or_default();
             *sum = sum.plus(spend);
         }
     }
+
     /// Each account's window with what it comes to.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&(Arc<str>, Timestamp), &Spend)> {
         self.0.iter()

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use pointsman_router::clock::Timestamp;
 use pointsman_router::ids::{DecisionId, ModelName, PolicyVersion, TaskType};
+use pointsman_router::request::TENANT_TAG;
 use pointsman_router::trace::{Trace, TraceStatus};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter};
@@ -142,7 +143,7 @@ pub(super) fn insert_trace(
             sql(seq),
             trace.decision.id.as_bytes(),
             trace.at.micros(),
-            trace.tags.get("tenant"),
+            trace.tags.get(TENANT_TAG),
             trace.decision.task.name.as_str(),
             trace.decision.policy.as_str(),
             i32::from(status_to_wire(trace.status)),
@@ -301,7 +302,7 @@ fn conditions(filter: &TraceFilter) -> (Vec<&'static str>, Vec<Value>) {
     all.extend(model.iter().map(|model| ("instr(models, ?) > 0", Value::from(whole(model.as_str())))));
     all.extend(task.iter().map(|task| ("task = ?", text(task.as_str()))));
     all.extend(tenant.iter().map(|tenant| ("tenant = ?", text(tenant))));
-    all.extend(tags.get("tenant").map(|tenant| ("tenant = ?", text(tenant))));
+    all.extend(tags.get(TENANT_TAG).map(|tenant| ("tenant = ?", text(tenant))));
     all.extend(
         tags.iter().map(|(key, value)| ("instr(tags, ?) > 0", Value::from(whole(&format!("{key}={value}"))))),
     );
